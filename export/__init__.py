@@ -1,0 +1,1 @@
+"""Turn a student checkpoint into a checked model package (needs torch and onnx)."""

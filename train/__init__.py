@@ -1,0 +1,1 @@
+"""Distil a Russian BERT teacher into small-vocabulary students (needs torch)."""
