@@ -1,0 +1,3 @@
+"""Small Russian BERT students (runtime)."""
+
+__version__ = "0.1.0"

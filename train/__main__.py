@@ -1,0 +1,53 @@
+"""The command `rubert-lite train STAGE --config F.toml`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rubert_lite.errors import RubertLiteError
+
+from .config import load_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run stages of a training line; return the exit status."""
+    from .line import STAGES, Line, run_line
+
+    parser = argparse.ArgumentParser(
+        prog="rubert-lite train",
+        description="Distil a Russian BERT into a small-vocabulary student.",
+    )
+    parser.add_argument("stage", choices=["all", *STAGES], help="a stage, or all of them in order")
+    parser.add_argument("--config", required=True, type=Path, help="TOML file of the line")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override, e.g. student.layers=4",
+    )
+    parser.add_argument("--check", action="store_true", help="check the configuration and stop")
+    parser.add_argument("--force", action="store_true", help="make stages again that differ")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        line = Line(load_config(arguments.config, arguments.set), arguments.force)
+        if line.config.teacher.config:
+            line.teacher_line()
+        if arguments.check:
+            print(f"{arguments.config}: fine", file=sys.stderr)
+            return 0
+        run_line(line, list(STAGES) if arguments.stage == "all" else [arguments.stage])
+    except RubertLiteError as error:
+        print(f"rubert-lite train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("rubert-lite train: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

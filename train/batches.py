@@ -1,0 +1,122 @@
+"""Draw batches of similar length from aligned shards, in an order that only the seed decides."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .shards import GROUP_END, MATCHED, STRING_MATCHED, Shard, Side, iter_shards
+
+_WINDOW = 16_384  # texts sorted by length together: enough for even batches, few enough for chance
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded pieces of some texts on both sides; padding has id 0 and mask False."""
+
+    teacher_ids: Tensor  # [B, L_t] int64
+    teacher_mask: Tensor  # [B, L_t] bool
+    teacher_matched: Tensor  # [B, L_t] bool
+    teacher_group: Tensor  # [B, L_t] int64, index of the group inside the text
+    student_ids: Tensor  # [B, L_s]
+    student_mask: Tensor
+    student_matched: Tensor
+    student_group: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move all tensors to a device."""
+        moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        return Batch(*moved)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of one split over all its shards."""
+
+    shards: Sequence[Shard]
+    shard_starts: NDArray[np.int64]  # [shards + 1]: number of texts before each shard
+    lengths: NDArray[np.int32]  # [texts]: pieces of the longer side
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> "Texts":
+        """Open a split of a shards stage; only the lengths are read."""
+        shards = list(iter_shards(folder, split))
+        lengths = [
+            np.maximum(np.diff(s.teacher.starts), np.diff(s.student.starts)).astype(np.int32)
+            for s in shards
+        ]
+        starts = np.cumsum([0] + [len(s) for s in shards])
+        return cls(shards, starts, np.concatenate(lengths))
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.lengths)
+
+    def batch(self, indices: Sequence[int], *, strings: bool = False) -> Batch:
+        """Collect texts into one padded batch; `strings` takes the published string matching."""
+        places = []
+        for index in indices:
+            number = int(np.searchsorted(self.shard_starts, index, side="right")) - 1
+            places.append((self.shards[number], int(index - self.shard_starts[number])))
+        matched = STRING_MATCHED if strings else MATCHED
+        teacher = _pad([(s.teacher, i) for s, i in places], matched)
+        student = _pad([(s.student, i) for s, i in places], matched)
+        return Batch(*teacher, *student)
+
+
+def _pad(texts: Sequence[tuple[Side, int]], matched: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    slices = [(side, side.text(index)) for side, index in texts]
+    width = max(place.stop - place.start for _, place in slices)
+    ids = np.zeros((len(slices), width), dtype=np.int64)
+    flags = np.zeros((len(slices), width), dtype=np.uint8)
+    mask = np.zeros((len(slices), width), dtype=bool)
+    for row, (side, place) in enumerate(slices):
+        length = place.stop - place.start
+        ids[row, :length] = side.ids[place]
+        flags[row, :length] = side.flags[place]
+        mask[row, :length] = True
+    ends = (flags & GROUP_END) > 0
+    groups = np.cumsum(ends, axis=1) - ends  # the piece that ends a group still belongs to it
+    arrays = (ids, mask, (flags & matched) > 0, groups)
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+    return tensors[0], tensors[1], tensors[2], tensors[3]
+
+
+def plan_epoch(
+    lengths: NDArray[np.int32], *, tokens: int, seed: int, epoch: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the text indices of every batch of an epoch: at most `tokens` padded pieces each.
+
+    A text longer than `tokens` is a batch of its own. Each text comes once an epoch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    for start in range(0, len(order), _WINDOW):
+        window = order[start : start + _WINDOW]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        cuts = [0]
+        for position, index in enumerate(window):
+            # Sorted by length: the last text of a batch is its longest.
+            if position > cuts[-1] and (position + 1 - cuts[-1]) * lengths[index] > tokens:
+                cuts.append(position)
+        batches = np.split(window, cuts[1:])
+        for number in rng.permutation(len(batches)):
+            yield batches[number]
+
+
+def plan(
+    lengths: NDArray[np.int32], *, tokens: int, seed: int, skip: int = 0
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the batches of epoch after epoch without end, leaving out the first `skip`."""
+    epoch = 0
+    while True:
+        for batch in plan_epoch(lengths, tokens=tokens, seed=seed, epoch=epoch):
+            if skip > 0:
+                skip -= 1
+                continue
+            yield batch
+        epoch += 1

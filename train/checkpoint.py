@@ -1,0 +1,117 @@
+"""Write and read training state as safetensors and JSON, so that a killed run goes on exactly.
+
+All randomness of a step follows from (seed, step): no generator state has to be kept. A checkpoint is a
+folder that is renamed into place; the one before it is removed only then.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rubert_lite.errors import InputError
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """Everything that training changes."""
+
+    modules: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+
+
+def save_state(folder: Path, trainee: Trainee, *, step: int) -> None:
+    """Write `folder/step-N`, then remove older ones."""
+    target = folder / f"step-{step:08d}"
+    partial = folder / f".partial-{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, module in trainee.modules.items():
+        # Tied tensors are stored once; loading ties them again by assigning in place.
+        seen: set[int] = set()
+        tensors = {}
+        for key, value in module.state_dict().items():
+            if value.data_ptr() not in seen or value.numel() == 0:
+                seen.add(value.data_ptr())
+                tensors[key] = value.detach().cpu().contiguous()
+        save_file(tensors, partial / f"{name}.safetensors")
+    state = trainee.optimizer.state_dict()
+    tensors, scalars = {}, {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"{index}.{key}"] = value
+    save_file(tensors, partial / "optimizer.safetensors")
+    (partial / "state.json").write_text(json.dumps({"step": step, "scalars": scalars}))
+    _sync(partial)
+    partial.rename(target)
+    for old in folder.glob("step-*"):
+        if old != target:
+            shutil.rmtree(old)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def load_state(folder: Path, trainee: Trainee) -> int:
+    """Load the newest checkpoint into `trainee`; return its step, 0 where there is none."""
+    found = sorted(folder.glob("step-*"))
+    if not found:
+        return 0
+    newest = found[-1]
+    for name, module in trainee.modules.items():
+        tensors = load_file(newest / f"{name}.safetensors")
+        missing, unexpected = module.load_state_dict(tensors, strict=False)
+        own = module.state_dict()
+        stored = {own[k].data_ptr() for k in tensors if k in own}
+        untied = [k for k in missing if own[k].data_ptr() not in stored]
+        if untied or unexpected:
+            raise InputError(
+                f"{newest}: {name} does not fit this configuration (missing {untied[:3]}, unexpected"
+                f" {unexpected[:3]}): train into another folder or use --force"
+            )
+    meta: dict[str, Any] = json.loads((newest / "state.json").read_text())
+    values: dict[int, dict[str, Any]] = {}
+    for key, value in {**load_file(newest / "optimizer.safetensors"), **meta["scalars"]}.items():
+        index, field = key.split(".", 1)
+        values.setdefault(int(index), {})[field] = value
+    state = trainee.optimizer.state_dict()
+    trainee.optimizer.load_state_dict({"state": values, "param_groups": state["param_groups"]})
+    return int(meta["step"])
+
+
+def append_metrics(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one JSON line to a metrics file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a metrics file; a last line that a kill left unfinished is dropped."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def rewind_metrics(path: Path, step: int) -> None:
+    """Drop the records after `step`: the resumed run writes them again."""
+    kept = [r for r in read_metrics(path) if r["step"] <= step]
+    path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")

@@ -1,0 +1,195 @@
+"""Start a student from its teacher: rows for the new pieces, layers cut to the new width.
+
+Nothing here preserves the teacher's function unless the shapes are equal: LayerNorm and attention heads
+do not survive a cut. Which start is worth most is a question for experiments, not for this file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .hidden import layer_blocks
+from .student import encoder, output_rows
+
+Rows = Literal["random", "mean", "fvt"]
+Layers = Literal["random", "select", "average"]
+Cut = Literal["topleft", "pca"]
+
+
+@dataclass(frozen=True)
+class Links:
+    """How the pieces of the two vocabularies correspond."""
+
+    splits: Sequence[Sequence[int]]  # student ids of each teacher piece (the T2S map)
+    sources: Sequence[Sequence[int]]  # teacher ids of each student piece: itself, or its parts
+
+
+@torch.no_grad()
+def initialise(
+    student: nn.Module,
+    teacher: nn.Module,
+    links: Links,
+    *,
+    rows: Rows = "fvt",
+    layers: Layers = "select",
+    cut: Cut = "pca",
+) -> None:
+    """Fill the student's parameters from the teacher's.
+
+    rows   mean: a piece's row is the mean of the rows of all teacher pieces whose split contains it
+           (arXiv 2205.02340, the authors' init_weights); fvt: its own row, or the mean of the rows of the
+           teacher pieces it falls into (arXiv 2402.09977); random: untouched
+    layers select: evenly spaced teacher layers; average: the mean of each block of layers
+    cut    topleft: the first dimensions, as published; pca: the top principal directions of the
+           teacher's rows, applied to every matrix that reads or writes the hidden state
+    Pieces without a source keep their random row.
+    """
+    width = student.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    _, teacher_rows, teacher_bias = output_rows(teacher)
+    basis = _basis(teacher_rows, width, cut)
+    if rows != "random":
+        _fill_rows(student, teacher_rows, teacher_bias, links, rows=rows, basis=basis)
+    if layers == "random":
+        return
+    _fill_embedding_parts(student, teacher, basis)
+    deep, shallow = _layer_list(teacher), _layer_list(student)
+    blocks = layer_blocks(len(deep), len(shallow), "blocks")
+    for target, block in zip(shallow, blocks, strict=True):
+        chosen = [deep[i - 1] for i in block]
+        if layers == "select":
+            chosen = chosen[:1]
+        _fill_layer(target, chosen, basis)
+
+
+def _basis(rows: Tensor, width: int, cut: Cut) -> Tensor:
+    """Return the map [D_t, width] from the teacher's hidden space; identity where widths are equal."""
+    size = rows.shape[1]
+    if cut == "topleft" or width == size:
+        return torch.eye(size, width, device=rows.device)
+    centred = rows.float() - rows.float().mean(0)
+    _, vectors = torch.linalg.eigh(centred.t() @ centred)  # eigenvalues rise
+    top = vectors.flip(1)[:, :width]
+    # Rotating keeps length; a smaller space holds less of it, LayerNorm scales it back.
+    return top
+
+
+def _fill_rows(
+    student: nn.Module,
+    teacher_rows: Tensor,
+    teacher_bias: Tensor,
+    links: Links,
+    *,
+    rows: Rows,
+    basis: Tensor,
+) -> None:
+    _, target, target_bias = output_rows(student)
+    sources: list[list[int]] = [[] for _ in range(len(target))]
+    if rows == "mean":
+        for teacher_id, split in enumerate(links.splits):
+            for piece in set(split):
+                sources[piece].append(teacher_id)
+    else:
+        sources = [list(s) for s in links.sources]
+    for piece, found in enumerate(sources):
+        if found:
+            target[piece] = teacher_rows[found].float().mean(0) @ basis
+            target_bias[piece] = teacher_bias[found].float().mean()
+
+
+def _fill_embedding_parts(student: nn.Module, teacher: nn.Module, basis: Tensor) -> None:
+    own, given = encoder(student).embeddings, encoder(teacher).embeddings
+    s: Any = own
+    t: Any = given
+    positions = min(len(s.position_embeddings.weight), len(t.position_embeddings.weight))
+    moved = t.position_embeddings.weight[:positions].float()
+    kinds = getattr(t, "token_type_embeddings", None)
+    own_kinds = getattr(s, "token_type_embeddings", None)
+    if kinds is not None and own_kinds is not None:
+        own_kinds.weight.copy_(kinds.weight[: len(own_kinds.weight)].float() @ basis)
+    elif kinds is not None:  # DistilBERT has no token types: fold the first one into the positions
+        moved = moved + kinds.weight[0].float()
+    s.position_embeddings.weight[:positions] = moved @ basis
+    _fill_norm(s.LayerNorm, [t.LayerNorm], basis)
+    own_head, given_head = _head(student), _head(teacher)
+    own_head[0].weight.copy_(basis.t() @ given_head[0].weight.float() @ basis)
+    own_head[0].bias.copy_(given_head[0].bias.float() @ basis)
+    _fill_norm(own_head[1], [given_head[1]], basis)
+
+
+def _head(model: nn.Module) -> tuple[Any, Any]:
+    m: Any = model
+    if m.config.model_type == "bert":
+        return m.cls.predictions.transform.dense, m.cls.predictions.transform.LayerNorm
+    return m.vocab_transform, m.vocab_layer_norm
+
+
+def _layer_list(model: nn.Module) -> list[dict[str, Any]]:
+    """Name the parts of every layer alike for both architectures."""
+    inner: Any = encoder(model)
+    if model.config.model_type == "bert":  # type: ignore[union-attr]
+        return [
+            {
+                "in": [a.self.query, a.self.key, a.self.value],
+                "out": a.output.dense,
+                "norm1": a.output.LayerNorm,
+                "up": layer.intermediate.dense,
+                "down": layer.output.dense,
+                "norm2": layer.output.LayerNorm,
+            }
+            for layer in inner.encoder.layer
+            for a in [layer.attention]
+        ]
+    return [
+        {
+            "in": [layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin],
+            "out": layer.attention.out_lin,
+            "norm1": layer.sa_layer_norm,
+            "up": layer.ffn.lin1,
+            "down": layer.ffn.lin2,
+            "norm2": layer.output_layer_norm,
+        }
+        for layer in inner.transformer.layer
+    ]
+
+
+def _fill_layer(target: dict[str, Any], sources: list[dict[str, Any]], basis: Tensor) -> None:
+    """Cut the mean of some teacher layers to the student's sizes.
+
+    Inside a layer (heads, feed-forward units) the first rows are taken; `basis` serves the hidden state.
+    """
+    for index in range(3):
+        _fill_linear(target["in"][index], [s["in"][index] for s in sources], read=basis)
+    _fill_linear(target["out"], [s["out"] for s in sources], write=basis)
+    _fill_linear(target["up"], [s["up"] for s in sources], read=basis)
+    _fill_linear(target["down"], [s["down"] for s in sources], write=basis)
+    for name in ("norm1", "norm2"):
+        _fill_norm(target[name], [s[name] for s in sources], basis)
+
+
+def _fill_linear(
+    target: nn.Linear,
+    sources: list[nn.Linear],
+    *,
+    read: Tensor | None = None,
+    write: Tensor | None = None,
+) -> None:
+    weight = torch.stack([s.weight.float() for s in sources]).mean(0)
+    bias = torch.stack([s.bias.float() for s in sources]).mean(0)
+    if read is not None:
+        weight = weight @ read
+    if write is not None:
+        weight, bias = write.t() @ weight, bias @ write
+    rows, columns = (min(a, b) for a, b in zip(weight.shape, target.weight.shape, strict=True))
+    target.weight[:rows, :columns] = weight[:rows, :columns]
+    target.bias[:rows] = bias[:rows]
+
+
+def _fill_norm(target: nn.LayerNorm, sources: list[nn.LayerNorm], basis: Tensor) -> None:
+    weight = torch.stack([s.weight.float() for s in sources]).mean(0)
+    bias = torch.stack([s.bias.float() for s in sources]).mean(0)
+    # A scale for each old dimension has no exact counterpart after a rotation: the mean square share.
+    target.weight.copy_(weight @ basis.square())
+    target.bias.copy_(bias @ basis)

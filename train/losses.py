@@ -1,0 +1,201 @@
+"""Losses between a teacher and a student that do not share one vocabulary: pure functions of tensors.
+
+Words: N rows are positions that both models have, K classes are pieces that both vocabularies have. Logits are cast
+to float32 (float64 stays) whatever the autocast state. Nothing here holds parameters or reads a device.
+Sources: arXiv 2205.02340 (match, reduce, reduce-map, masked positions), arXiv 2306.06625 (word prediction).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Cast to float32 at least: bfloat16 logits lose the digits that a KL consists of."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def kl(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    tail: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Return T^2/N * sum over N rows of KL(teacher || student), both [N, K] on the same classes.
+
+    `tail` = (teacher [N], student [N]): logsumexp(z / T) of the logits outside the K classes, at this temperature;
+    it becomes one more class, so that the teacher's mass outside is not discarded. Without it both softmaxes are
+    renormalised over the K classes, as published (arXiv 2205.02340, match). N = 0 gives 0 with a graph.
+    """
+    teacher = _wide(teacher_logits) / temperature
+    student = _wide(student_logits) / temperature
+    if tail is not None:
+        teacher = torch.cat([teacher, _wide(tail[0]).unsqueeze(1)], dim=1)
+        student = torch.cat([student, _wide(tail[1]).unsqueeze(1)], dim=1)
+    log_teacher = F.log_softmax(teacher, dim=1)
+    log_student = F.log_softmax(student, dim=1)
+    mass = log_teacher.exp()
+    # A class without teacher mass gives 0, also when the student's logit is -inf (an empty tail): never 0 * inf.
+    gap = (log_teacher - log_student).masked_fill(mass == 0, 0.0)
+    return (mass * gap).sum() * (temperature**2 / max(len(mass), 1))
+
+
+def word_kl(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    mask: Tensor,
+    *,
+    temperature: float = 15.0,
+    count_padding: bool = False,
+) -> Tensor:
+    """Return the KL of every real position of [B, L, V] logits (arXiv 2306.06625, word prediction, T = 15).
+
+    `mask` [B, L] is true at real tokens. The published mean divides by all B * L positions (`count_padding`), so
+    that the same text weighs less in a batch with longer neighbours; by default only real positions are counted.
+    """
+    real = mask.bool()
+    rows = kl(teacher_logits[real], student_logits[real], temperature=temperature)
+    if not count_padding:
+        return rows
+    return rows * (real.sum() / max(real.numel(), 1))
+
+
+def soft_cross_entropy(
+    teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Return -T^2/N * sum of p_teacher * log p_student over [N, K] (arXiv 2306.06625, task stage b, T = 1)."""
+    target = F.softmax(_wide(teacher_logits) / temperature, dim=1)
+    log_student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
+    return -(target * log_student).sum() * (temperature**2 / max(len(target), 1))
+
+
+class _Split(torch.autograd.Function):
+    """Columns `ids` of the logits and the logsumexp of all others, with one [N, V] gradient buffer.
+
+    The plain form keeps a copy of all other columns for the backward pass; here only the logits, which exist anyway.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, ids: Tensor, others: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        tail = torch.cat(
+            [
+                torch.logsumexp(_wide(rows.index_select(1, others)) / temperature, dim=1)
+                for rows in logits.split(64)
+            ]
+        )
+        ctx.save_for_backward(logits, ids, others, tail)
+        ctx.temperature = temperature
+        return logits.index_select(1, ids), tail
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, ids, others, tail = ctx.saved_tensors
+        grad = torch.zeros_like(logits)
+        for start in range(0, len(logits), 64):
+            rows = slice(start, start + 64)
+            weight = grads[1][rows, None] / ctx.temperature
+            share = _wide(logits[rows].index_select(1, others)) / ctx.temperature
+            share = (share - tail[rows, None]).exp_().mul_(weight)
+            grad[rows].index_copy_(1, others, share.to(grad.dtype))
+        return grad.index_add_(1, ids, grads[0]), None, None, None
+
+
+def shared_logits(
+    logits: Tensor, ids: Tensor, *, temperature: float = 1.0, tail: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Select the columns `ids` [K] of [N, V] logits; with `tail` also logsumexp(z / T) of all other columns.
+
+    The selected logits are not divided by T (`kl` does), the tail is. With no other column the tail is -inf.
+    """
+    if not tail:
+        return logits.index_select(1, ids), None
+    outside = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    outside[ids] = False
+    others = outside.nonzero().squeeze(1)
+    if not len(others) or not len(logits):
+        return logits.index_select(1, ids), _wide(logits).new_full((len(logits),), -math.inf)
+    split: Callable[..., tuple[Tensor, Tensor]] = _Split.apply
+    return split(logits, ids, others, temperature)
+
+
+def project_to_classes(
+    hidden: Tensor, weight: Tensor, bias: Tensor, ids: Tensor | None = None
+) -> Tensor:
+    """Return logits [N, K] of the classes `ids` only: the rows of the head are gathered, not the columns of [N, V].
+
+    `weight` [V, D] and `bias` [V]; without `ids` they are rows gathered before (once for several batches).
+    """
+    if ids is None:
+        return F.linear(hidden, weight, bias)
+    return F.linear(hidden, weight.index_select(0, ids), bias.index_select(0, ids))
+
+
+def group_sum(values: Tensor, groups: Tensor, n_groups: int, *, mean: bool = False) -> Tensor:
+    """Sum the rows of every group: [..., D] with one group per row -> [n_groups, D] (arXiv 2205.02340, reduce).
+
+    `groups` has as many entries as `values` has rows; a negative entry (padding) belongs to nowhere and adds exactly
+    0. `mean` divides by the true size of the group; the published code divides by the padded size, zeros included,
+    which makes a token's vector depend on its neighbours in the batch. Empty groups give 0.
+    """
+    rows = _wide(values.reshape(-1, values.shape[-1]))
+    # Padding goes to one row past the end: no boolean selection, hence no wait for the device.
+    target = groups.reshape(-1).to(torch.int64)
+    target = torch.where(target < 0, n_groups, target)
+    total = rows.new_zeros(n_groups + 1, rows.shape[1]).index_add(0, target, rows)[:n_groups]
+    if not mean:
+        return total
+    size = torch.bincount(target, minlength=n_groups + 1)[:n_groups].clamp(min=1)
+    return total / size.unsqueeze(1)
+
+
+def masked_lm(student_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of [M, V] logits against labels [M]; label -100 is skipped, M = 0 gives 0."""
+    total = F.cross_entropy(_wide(student_logits), labels, reduction="sum")
+    return total / labels.ne(-100).sum().clamp(min=1)
+
+
+def mask_tokens(
+    ids: Tensor,
+    *,
+    special: Tensor,
+    counts: Tensor | None,
+    exponent: float,
+    mask_id: int,
+    vocab_size: int,
+    share: float = 0.15,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Corrupt ids [B, L] for masked language modelling; return (masked ids, chosen positions [B, L] bool).
+
+    ceil(share * tokens) positions of the whole batch are drawn without replacement with weight
+    max(count, 1) ** exponent; a token is a piece that is not `special` [V bool] (padding is special). Of them 80%
+    become `mask_id`, 10% a random id below `vocab_size`, 10% stay. Exponent 0 or no counts: uniform; -0.7 is
+    DistilBERT's (rare pieces favoured), +0.7 that of arXiv 2205.02340 (frequent ones).
+    """
+    flat = ids.reshape(-1)
+    free = ~special.to(flat.device)[flat]
+    n_chosen = math.ceil(share * int(free.sum()) - 1e-9)
+    # An exponential race (Gumbel keys, the n greatest win) is multinomial without replacement, without the limit of
+    # 2^24 categories that torch.multinomial has.
+    noise = torch.empty(flat.shape, device=generator.device).exponential_(generator=generator)
+    keys = -noise.log().to(flat.device)
+    if counts is not None and exponent != 0.0:
+        keys = keys + exponent * counts.to(flat.device)[flat].clamp(min=1).log()
+    chosen = keys.masked_fill(~free, -math.inf).topk(n_chosen).indices
+    fate = torch.rand(n_chosen, device=generator.device, generator=generator).to(flat.device)
+    random_ids = torch.randint(
+        vocab_size, (n_chosen,), device=generator.device, generator=generator
+    ).to(flat)
+    new_ids = torch.where(fate < 0.8, mask_id, torch.where(fate < 0.9, random_ids, flat[chosen]))
+    masked = flat.clone()
+    masked[chosen] = new_ids
+    positions = torch.zeros_like(free)
+    positions[chosen] = True
+    return masked.reshape(ids.shape), positions.reshape(ids.shape)

@@ -1,0 +1,333 @@
+"""The loss of one batch: what the student should say where, given an alignment with its teacher.
+
+match   the student reads its own (masked) pieces; compared where one piece on each side covers the same
+        characters (arXiv 2205.02340, "match"; by place, not by string)
+reduce  the student reads the teacher's pieces split into its own; the vectors of a teacher piece's parts are
+        summed, so that every teacher position is compared (same paper, "reduce")
+plain   equal vocabularies and sequences: every position is compared
+none    masked-language modelling alone
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch
+from .crossentropy import linear_cross_entropy
+from .hidden import average_layers, contrastive, hidden_cosine, hidden_mse, layer_blocks
+from .losses import (
+    PieceMap,
+    group_sum,
+    kl,
+    mask_tokens,
+    project_to_classes,
+    reduce_map,
+    tail_logits,
+)
+from .student import encoder_states, output_rows
+
+Alignment = Literal["none", "plain", "match", "match-string", "reduce", "reduce-map"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The choices of a distillation run; weights of 0 leave a loss out."""
+
+    alignment: Alignment = "reduce"
+    kl: float = 2.0
+    mlm: float = 0.5
+    hidden: float = 0.0
+    contrastive: float = 0.0
+    hidden_loss: Literal["mse", "cosine"] = "cosine"
+    layer_strategy: Literal["all", "blocks", "last", "skip"] = "blocks"
+    map_mode: Literal["sum", "logsumexp"] = "logsumexp"
+    combine: Literal["sum", "mean"] = "sum"  # the parts of a teacher piece
+    temperature: float = 2.0
+    tail: bool = False  # keep teacher mass outside the shared classes as one more class
+    mask_teacher: bool = False  # the teacher sees the masks, too, so its answers are predictions
+    positions: int = 1024  # compared positions a micro-batch at most, drawn anew each time
+    mask_share: float = 0.15
+    mask_exponent: float = 0.0  # of the piece count in the choice of masked pieces
+    negatives: int = 64
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """What links the two vocabularies, as tensors on the device of the student."""
+
+    teacher_classes: Tensor  # [K] ids of the shared pieces
+    student_classes: Tensor  # [K]
+    splits: PieceMap  # the student pieces of every teacher piece, [UNK] where there are none
+    mapped: PieceMap  # the same without the pieces that cannot be split
+    special: Tensor  # [V_s] bool
+    counts: Tensor | None  # [V_s] float, piece counts of the corpus
+    pad_id: int
+    mask_id: int
+    teacher_mask_id: int
+
+    def to(self, device: torch.device) -> "Vocabularies":
+        """Move the tensors to a device."""
+        return Vocabularies(
+            self.teacher_classes.to(device),
+            self.student_classes.to(device),
+            self.splits.to(device),
+            self.mapped.to(device),
+            self.special.to(device),
+            self.counts.to(device) if self.counts is not None else None,
+            self.pad_id,
+            self.mask_id,
+            self.teacher_mask_id,
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The models of a run; no teacher means masked-language modelling alone."""
+
+    student: nn.Module
+    teacher: nn.Module | None
+    vocabularies: Vocabularies
+
+    def to(self, device: torch.device) -> "Pair":
+        """Move everything to a device."""
+        teacher = self.teacher.to(device) if self.teacher is not None else None
+        return Pair(self.student.to(device), teacher, self.vocabularies.to(device))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Trainable maps from the student's hidden size to the teacher's, used by the hidden losses."""
+
+    projector: nn.Linear | None
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Student and teacher vectors at corresponding positions."""
+
+    student_states: tuple[Tensor, ...]  # each [N, D_s]
+    teacher_states: tuple[Tensor, ...]  # each [N, D_t]
+    group_sizes: Tensor  # [N] student pieces summed into each row
+
+
+def batch_losses(
+    batch: Batch,
+    pair: Pair,
+    heads: Heads,
+    *,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return the unweighted losses of a batch by name, each a scalar with a graph."""
+    student, teacher, vocabularies = pair.student, pair.teacher, pair.vocabularies
+    losses: dict[str, Tensor] = {}
+    masked, positions = mask_tokens(
+        torch.where(batch.student_mask, batch.student_ids, vocabularies.pad_id),
+        special=vocabularies.special,
+        counts=vocabularies.counts,
+        exponent=recipe.mask_exponent,
+        mask_id=vocabularies.mask_id,
+        vocab_size=len(vocabularies.special),
+        share=recipe.mask_share,
+        generator=generator,
+    )
+    own_states: tuple[Tensor, ...] | None = None
+    if recipe.mlm or recipe.alignment in ("match", "match-string", "plain"):
+        inputs = masked if recipe.mlm else batch.student_ids
+        own_states = encoder_states(student, inputs, batch.student_mask)
+    if recipe.mlm and own_states is not None:
+        labels = batch.student_ids[positions]
+        transform, weight, bias = output_rows(student)
+        losses["mlm"] = linear_cross_entropy(
+            transform(own_states[-1][positions]), weight, bias, labels
+        )
+    if teacher is None or recipe.alignment == "none":
+        return losses
+    hidden_is_masked = positions if recipe.mlm else torch.zeros_like(positions)
+    teacher_ids = _teacher_input(batch, hidden_is_masked, recipe, vocabularies)
+    with torch.no_grad():
+        teacher_states = encoder_states(teacher, teacher_ids, batch.teacher_mask)
+    compared = _correspond(
+        batch, pair, own_states, teacher_states, recipe=recipe, generator=generator
+    )
+    if recipe.kl:
+        losses["kl"] = _kl_loss(compared, pair, teacher, recipe=recipe)
+    if recipe.hidden or recipe.contrastive:
+        losses |= _hidden_losses(compared, recipe, heads, generator)
+    return losses
+
+
+def total(losses: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
+    """Weigh the losses of a batch into one."""
+    return torch.stack([value * getattr(recipe, name) for name, value in losses.items()]).sum()
+
+
+def _teacher_input(
+    batch: Batch, masked: Tensor, recipe: Recipe, vocabularies: Vocabularies
+) -> Tensor:
+    """Give the teacher the clean text, or mask every group in which the student sees a mask."""
+    if not recipe.mask_teacher:
+        return batch.teacher_ids
+    groups = int(torch.maximum(batch.teacher_group.max(), batch.student_group.max())) + 1
+    hit = torch.zeros(len(masked), groups, dtype=torch.int32, device=masked.device)
+    hit.scatter_add_(1, batch.student_group, (masked & batch.student_mask).int())
+    covered = hit.gather(1, batch.teacher_group) > 0
+    covered &= batch.teacher_mask
+    return torch.where(covered, vocabularies.teacher_mask_id, batch.teacher_ids)
+
+
+def _correspond(
+    batch: Batch,
+    pair: Pair,
+    own_states: tuple[Tensor, ...] | None,
+    teacher_states: tuple[Tensor, ...],
+    *,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> _Compared:
+    """Bring the vectors of both models to the compared positions, at most `recipe.positions` of them."""
+    if recipe.alignment in ("reduce", "reduce-map"):
+        return _reduce(batch, pair, teacher_states, recipe=recipe, generator=generator)
+    if own_states is None:
+        raise AssertionError("match and plain need the student's own states")
+    teacher_places = torch.nonzero(batch.teacher_matched & batch.teacher_mask)
+    student_places = torch.nonzero(batch.student_matched & batch.student_mask)
+    chosen = _sample(len(student_places), recipe.positions, generator)
+    t, s = teacher_places[chosen], student_places[chosen]
+    return _Compared(
+        tuple(h[s[:, 0], s[:, 1]] for h in own_states),
+        tuple(h[t[:, 0], t[:, 1]] for h in teacher_states),
+        torch.ones(len(s), device=s.device),
+    )
+
+
+def _sample(count: int, limit: int, generator: torch.Generator) -> Tensor:
+    if count <= limit:
+        return torch.arange(count, device=generator.device)
+    chosen = torch.randperm(count, generator=generator, device=generator.device)[:limit]
+    return chosen.sort().values
+
+
+def split_teacher_pieces(
+    ids: Tensor, mask: Tensor, splits: PieceMap
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write the teacher's pieces in student pieces: ids [B, L], mask [B, L], and for each real student
+    piece, in row-major order, the running number of the teacher piece that it comes from [M].
+    """
+    real = ids[mask]
+    sizes = (splits.offsets[1:] - splits.offsets[:-1])[real]
+    owner = torch.repeat_interleave(torch.arange(len(real), device=ids.device), sizes)
+    first = torch.repeat_interleave(splits.offsets[real], sizes)
+    within = torch.arange(len(owner), device=ids.device) - torch.repeat_interleave(
+        sizes.cumsum(0) - sizes, sizes
+    )
+    pieces = splits.indices[first + within]
+    rows = torch.nonzero(mask)[:, 0]
+    lengths = torch.zeros(len(ids), dtype=torch.long, device=ids.device).index_add_(0, rows, sizes)
+    new_mask = torch.arange(int(lengths.max()), device=ids.device)[None, :] < lengths[:, None]
+    new_ids = torch.zeros(new_mask.shape, dtype=torch.long, device=ids.device)
+    new_ids[new_mask] = pieces
+    return new_ids, new_mask, owner
+
+
+def _reduce(
+    batch: Batch,
+    pair: Pair,
+    teacher_states: tuple[Tensor, ...],
+    *,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> _Compared:
+    student = pair.student
+    limit = student.config.max_position_embeddings  # type: ignore[union-attr]
+    ids, mask, owner = split_teacher_pieces(
+        batch.teacher_ids, batch.teacher_mask, pair.vocabularies.splits
+    )
+    if (
+        ids.shape[1] > limit
+    ):  # the rare text that grows past the student: those positions are left out
+        kept = torch.nonzero(mask)[:, 1] < limit
+        ids, mask, owner = ids[:, :limit], mask[:, :limit], owner[kept]
+    states = encoder_states(student, ids, mask)
+    count = int(batch.teacher_mask.sum())
+    sizes = torch.bincount(owner, minlength=count)
+    chosen = _sample(count, recipe.positions, generator)
+    chosen = chosen[sizes[chosen] > 0]
+    mean = recipe.combine == "mean"
+    # The output head works on transformed vectors; summing before or after it is the same only there.
+    transform, _, _ = output_rows(student)
+    last = group_sum(transform(states[-1][mask]), owner, count, mean=mean)[chosen]
+    wanted: tuple[Tensor, ...] = ()
+    if recipe.hidden or recipe.contrastive:
+        wanted = tuple(group_sum(h[mask], owner, count, mean=mean)[chosen] for h in states)
+    scale = torch.ones_like(sizes) if mean else sizes
+    return _Compared(
+        (*wanted, last),
+        tuple(h[batch.teacher_mask][chosen] for h in teacher_states),
+        scale[chosen].float(),
+    )
+
+
+def _kl_loss(compared: _Compared, pair: Pair, teacher: nn.Module, *, recipe: Recipe) -> Tensor:
+    student, vocabularies = pair.student, pair.vocabularies
+    transform, weight, bias = output_rows(student)
+    reduced = recipe.alignment in ("reduce", "reduce-map")
+    # The reduced rows are transformed already, see _reduce; the bias counts once for every piece.
+    rows = compared.student_states[-1] if reduced else transform(compared.student_states[-1])
+    t_transform, t_weight, t_bias = output_rows(teacher)
+    if recipe.alignment == "reduce-map":
+        scores = torch.nn.functional.linear(rows, weight) + compared.group_sizes[:, None] * bias
+        mapped = reduce_map(scores, vocabularies.mapped, mode=recipe.map_mode)
+        with torch.no_grad():
+            teacher_rows = t_transform(compared.teacher_states[-1])
+            wanted = torch.nn.functional.linear(teacher_rows, t_weight, t_bias)
+        return kl(
+            wanted[:, vocabularies.mapped.teacher_ids], mapped, temperature=recipe.temperature
+        )
+    scores = project_to_classes(rows, weight, torch.zeros_like(bias), vocabularies.student_classes)
+    class_bias = bias[vocabularies.student_classes]
+    scores = scores + compared.group_sizes[:, None] * class_bias
+    with torch.no_grad():
+        teacher_rows = t_transform(compared.teacher_states[-1])
+        wanted = project_to_classes(teacher_rows, t_weight, t_bias, vocabularies.teacher_classes)
+    tail = None
+    if recipe.tail:
+        with torch.no_grad():
+            everything = torch.nn.functional.linear(teacher_rows, t_weight, t_bias)
+            t_tail = tail_logits(everything, vocabularies.teacher_classes, recipe.temperature)
+        own = torch.nn.functional.linear(rows, weight) + compared.group_sizes[:, None] * bias
+        tail = (t_tail, tail_logits(own, vocabularies.student_classes, recipe.temperature))
+    return kl(wanted, scores, temperature=recipe.temperature, tail=tail)
+
+
+def _hidden_losses(
+    compared: _Compared, recipe: Recipe, heads: Heads, generator: torch.Generator
+) -> dict[str, Tensor]:
+    n_teacher = len(compared.teacher_states) - 1
+    # With reduce, the last entry is the transformed row for the output head, not a layer.
+    states = compared.student_states
+    if recipe.alignment in ("reduce", "reduce-map"):
+        states = states[:-1]
+    n_student = len(states) - 1
+    blocks = layer_blocks(n_teacher, n_student, recipe.layer_strategy)
+    averaged = average_layers(compared.teacher_states, blocks)
+    if recipe.layer_strategy == "all":
+        states = tuple(average_layers(states, [list(range(len(states)))]))
+    weight = heads.projector.weight if heads.projector is not None else None
+    losses: dict[str, Tensor] = {}
+    measure = hidden_mse if recipe.hidden_loss == "mse" else hidden_cosine
+    pairs = list(zip(averaged, states[len(states) - len(averaged) :], strict=True))
+    if recipe.hidden:
+        each = [measure(t, s, projector=weight) for t, s in pairs]
+        losses["hidden"] = torch.stack(each).mean()
+    if recipe.contrastive:
+        shown = [s if weight is None else torch.nn.functional.linear(s, weight) for _, s in pairs]
+        each = [
+            contrastive(t, s, negatives=recipe.negatives, generator=generator)
+            for (t, _), s in zip(pairs, shown, strict=True)
+        ]
+        losses["contrastive"] = torch.stack(each).mean()
+    return losses

@@ -1,0 +1,162 @@
+"""Read text files of many kinds as a stream of (place, text or problem)."""
+
+import gzip
+import io
+import json
+import lzma
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rubert_lite.errors import InputError
+
+FORMATS = (".txt", ".jsonl", ".parquet")
+COMPRESSIONS = (".gz", ".xz", ".zst")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record of a file: its text, or the problem that kept it from being read."""
+
+    place: str  # file and line or row number, for messages
+    text: str | None
+    problem: str | None = None
+
+
+def read_texts(
+    path: str | Path, *, field: str = "text", on_bytes: Callable[[int], None] | None = None
+) -> Iterator[Line]:
+    """Stream the texts of one file, or of standard input (`-`) as plain lines.
+
+    The kind follows from the name: .txt (or anything unknown) is a text a line, .jsonl has the text under `field`,
+    .parquet in the column `field`; .gz, .xz and .zst may follow. `on_bytes` is told the growth in bytes read from
+    disk. Broken lines come out as problems; a file that cannot be read at all raises InputError.
+    """
+    if str(path) == "-":
+        yield from _lines(sys.stdin.buffer, "standard input", None)
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder, expected a file: name its files, such as {path}/*.txt"
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    suffixes = [s for s in path.suffixes if s in FORMATS + COMPRESSIONS]
+    kind = next((s for s in suffixes if s in FORMATS), ".txt")
+    compression = next((s for s in suffixes if s in COMPRESSIONS), "")
+    with path.open("rb") as raw:
+        counted = _counting(raw, on_bytes)
+        try:
+            with _decompressed(counted, compression) as stream:
+                if kind == ".parquet":
+                    yield from _rows(stream, path, field)
+                else:
+                    yield from _lines(stream, str(path), field if kind == ".jsonl" else None)
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+            # The lines before the damage have been handed out; the rest of the file is one problem.
+            yield Line(str(path), None, f"unreadable from here on: {error}")
+
+
+def _counting(raw: IO[bytes], on_bytes: Callable[[int], None] | None) -> IO[bytes]:
+    if on_bytes is None:
+        return raw
+    told = on_bytes
+
+    class Counted(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def seekable(self) -> bool:
+            return raw.seekable()
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return raw.seek(offset, whence)
+
+        def tell(self) -> int:
+            return raw.tell()
+
+        def readinto(self, buffer: Any) -> int:
+            data = raw.read(len(buffer))
+            buffer[: len(data)] = data
+            told(len(data))
+            return len(data)
+
+    return io.BufferedReader(Counted(), 1 << 20)
+
+
+def _decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
+    if compression == ".gz":
+        return gzip.open(stream)
+    if compression == ".xz":
+        return lzma.open(stream)
+    if compression == ".zst":
+        import zstandard
+
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stream), 1 << 20)
+    return stream
+
+
+def _lines(stream: IO[bytes], name: str, field: str | None) -> Iterator[Line]:
+    first = True
+    for number, raw in enumerate(stream, 1):
+        place = f"{name}:{number}"
+        if first:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte order mark is not text
+            first = False
+        if b"\0" in raw:
+            yield Line(place, None, "binary data (NUL byte)")
+            continue
+        try:
+            text = raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield Line(place, None, f"not UTF-8 (byte {raw[error.start]:#04x} at {error.start})")
+            continue
+        if field is None:
+            yield Line(place, text)
+        elif text.strip():
+            yield _record(place, text, field)
+
+
+def _record(place: str, line: str, field: str) -> Line:
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Line(place, None, f"not JSON: {error}")
+    if not isinstance(value, dict):
+        return Line(place, None, f"a JSON {type(value).__name__}, expected an object")
+    text = value.get(field)
+    if not isinstance(text, str):
+        return Line(
+            place,
+            None,
+            f"no string under {field!r}: the object has {', '.join(value) or 'nothing'}",
+        )
+    return Line(place, text)
+
+
+def _rows(stream: IO[bytes], path: Path, field: str) -> Iterator[Line]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        # Parquet needs seeking, which a compressed stream gives by reading again; pyarrow has its own compression.
+        table = pyarrow.parquet.ParquetFile(stream)
+        if field not in table.schema_arrow.names:
+            names = ", ".join(table.schema_arrow.names)
+            raise InputError(f"{path}: no column {field!r}, the file has {names}")
+        number = 0
+        for batch in table.iter_batches(batch_size=4096, columns=[field]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                place = f"{path}:{number}"
+                if isinstance(value, str):
+                    yield Line(place, value)
+                else:
+                    yield Line(
+                        place, None, f"{type(value).__name__} under {field!r}, expected a string"
+                    )
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable parquet file: {error}") from error

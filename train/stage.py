@@ -1,0 +1,127 @@
+"""Run a stage once: what was made of the same inputs and settings is not made again.
+
+A stage works in a hidden folder beside its own, which is renamed when it is whole. `stage.json` says what
+it was made from: settings, inputs, versions. Equal means skip; different needs `--force`.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rubert_lite import __version__
+from rubert_lite.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_EDGE = 1 << 20  # bytes of either end of a source file that its fingerprint reads
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a line: a folder, what it is made from, and how."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]  # name -> fingerprint
+    resumable: bool = False  # a partial folder of equal settings is worked on, not thrown away
+
+
+def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False) -> bool:
+    """Make the stage unless it is there; return whether it was made now.
+
+    Raises ConfigError when the folder was made from something else and `force` is off.
+    """
+    identity = {
+        "settings": json.loads(json.dumps(stage.settings)),
+        "inputs": dict(stage.inputs),
+        "version": __version__,
+    }
+    folder = stage.folder
+    note = folder / "stage.json"
+    if folder.exists():
+        found = json.loads(note.read_text()) if note.is_file() else {}
+        if all(found.get(k) == v for k, v in identity.items()):
+            logger.info("%s: up to date", folder)
+            return False
+        if not force:
+            raise ConfigError([f"{folder}: {p}" for p in _differences(found, identity)])
+    partial = folder.with_name(f".{folder.name}.partial")
+    started = partial / "started.json"
+    same = started.is_file() and json.loads(started.read_text()) == identity
+    if not (stage.resumable and same):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        started.write_text(json.dumps(identity))
+    begun = time.perf_counter()
+    work(partial)
+    seconds = round(time.perf_counter() - begun, 1)
+    started.unlink()
+    record = {**identity, "libraries": library_versions(), "seconds": seconds}
+    (partial / "stage.json").write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    logger.info("%s: made in %.1f s", folder, seconds)
+    return True
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    remedy = "--force makes the stage again, or choose another run folder"
+    if not found:
+        return [f"exists, but is not a finished stage; {remedy}"]
+    lines = []
+    for part in ("settings", "inputs"):
+        old, new = found.get(part, {}), wanted[part]
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                lines.append(f"{part} {key}: made with {old.get(key)!r}, now {new.get(key)!r}")
+    if found.get("version") != wanted["version"]:
+        lines.append(f"made by version {found.get('version')}, now {wanted['version']}")
+    return [*lines, remedy]
+
+
+def fingerprint_stage(folder: Path) -> str:
+    """Identify what a finished stage was made from."""
+    note = folder / "stage.json"
+    if not note.is_file():
+        name = folder.name.partition("-")[2]
+        raise ConfigError([f"{folder}: not made yet: run `rubert-lite train {name}` first"])
+    record = json.loads(note.read_text())
+    kept = {k: record[k] for k in ("settings", "inputs", "version")}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint_files(paths: Iterable[str]) -> str:
+    """Identify source files by name, size and both ends: reading 100 GB twice would be waste."""
+    digest = sha256()
+    for name in paths:
+        path = Path(name)
+        if not path.is_file():
+            digest.update(f"{name}|".encode())
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}|{size}|".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_EDGE))
+            if size > _EDGE:
+                file.seek(max(size - _EDGE, _EDGE))
+                digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def library_versions() -> dict[str, str]:
+    """List the versions that a result depends on."""
+    found = {}
+    for name in ("torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
