@@ -124,6 +124,7 @@ class FinetuneConfig(_Section):
     train: str  # jsonl file, may be compressed
     dev: str
     text: str = "text"  # key of the text
+    pair: str = ""  # key of the second text of a pair; empty: single texts
     label: str = "label"  # key of the label
     license: str  # of the labelled texts, for the model card
     labels: dict[str, str] = {}  # label in the file -> label of the model; empty: as they are

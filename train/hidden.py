@@ -1,7 +1,7 @@
 """Losses between hidden states, and which teacher layers a student layer is compared with.
 
-States are numbered as transformers returns them: 0 is the embeddings' output, k the output of layer k.
-Sources: arXiv 2205.02340 (squared error, contrastive), the DistilRuBERT and DistilBERT recipes (cosine).
+States are numbered as transformers returns them: 0 the output of the embeddings, k that of layer k.
+Sources: arXiv 2205.02340 (squared error, contrastive), DistilRuBERT and DistilBERT (cosine).
 """
 
 import math
@@ -22,21 +22,21 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _project(student: Tensor, projector: Tensor | None) -> Tensor:
-    return _wide(student if projector is None else student @ projector.to(student.dtype))
+    return _wide(student if projector is None else F.linear(student, projector.to(student.dtype)))
 
 
 def hidden_mse(teacher: Tensor, student: Tensor, *, projector: Tensor | None = None) -> Tensor:
-    """Return the sum over features of squared differences, averaged over N rows only (arXiv 2205.02340).
+    """Return the squared differences summed over features, averaged over N (arXiv 2205.02340).
 
-    `projector` [Ds, Dt] takes student rows [N, Ds] to the teacher's width. Published as the *sum* over features: its
-    weight does not mean the same at another hidden size. N = 0 gives 0.
+    `projector` [Dt, Ds], the weight of a Linear, takes student rows [N, Ds] to the teacher's width.
+    Published as the *sum* over features: the value grows with the hidden size. N = 0 gives 0.
     """
     gap = _wide(teacher) - _project(student, projector)
     return gap.square().sum() / max(len(gap), 1)
 
 
 def hidden_cosine(teacher: Tensor, student: Tensor, *, projector: Tensor | None = None) -> Tensor:
-    """Return the mean of 1 - cos over N rows (DistilBERT's cosine loss, target +1); N = 0 gives 0."""
+    """Return the mean of 1 - cos over N rows (DistilBERT's loss, target +1); N = 0 gives 0."""
     cosine = F.cosine_similarity(_wide(teacher), _project(student, projector), dim=1)
     return (1 - cosine).sum() / max(len(cosine), 1)
 
@@ -49,14 +49,14 @@ def contrastive(
     generator: torch.Generator,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Return InfoNCE: a teacher row must be nearest (cosine) to the student row of its own position.
+    """Return InfoNCE over cosines: a teacher row against the student row of its own position.
 
-    Both [N, D]. Each row is set against `negatives` other student rows, drawn without replacement; -1, or more than
-    there are, takes all of them. Published with 64 and no temperature (arXiv 2205.02340). Swap the arguments for
-    its strategy "teacher". N = 0 gives 0.
+    Both [N, D]. The others are `negatives` student rows, drawn without replacement; -1, or more than
+    there are, takes all. Published with 64 and no temperature (arXiv 2205.02340, strategy "student";
+    swap the arguments for "teacher"). N = 0 gives 0.
     """
     n = len(teacher)
-    # bfloat16 keeps three digits of a cosine: too few to rank neighbours, so autocast is off for this product.
+    # bfloat16 keeps three digits of a cosine, too few to rank neighbours: no autocast here.
     with torch.autocast(device_type=teacher.device.type, enabled=False):
         scores = F.normalize(_wide(teacher), dim=1) @ F.normalize(_wide(student), dim=1).T
     scores = scores / temperature
@@ -74,9 +74,7 @@ def average_layers(states: Sequence[Tensor], blocks: Sequence[Sequence[int]]) ->
     for block in blocks:
         total = states[block[0]]
         for index in block[1:]:
-            total = (
-                total + states[index]
-            )  # a running sum: a stack would hold a second copy of the block
+            total = total + states[index]  # a stack would hold a second copy of the block
         means.append(total / len(block) if len(block) > 1 else total)
     return means
 
@@ -84,11 +82,11 @@ def average_layers(states: Sequence[Tensor], blocks: Sequence[Sequence[int]]) ->
 def layer_blocks(n_teacher: int, n_student: int, strategy: Strategy) -> list[list[int]]:
     """List, pair by pair, the teacher states to average; `student_blocks` lists the student's side.
 
-    "all": one pair, the mean of all states with the embeddings (arXiv 2205.02340, used for its 30K student).
-    "blocks": student layer k and the k-th of equal blocks of teacher layers, embeddings left out; for 12 and 6 the
-    teacher's states 2k-1 and 2k (DistilRuBERT-base). "last": student states 0..n and the teacher's last n + 1.
-    "skip": student state k and the teacher state at the same relative depth, embeddings with embeddings.
-    Raises InputError when the student has no layer or more layers than the teacher.
+    "all": one pair, the mean of all states with the embeddings (arXiv 2205.02340, 30K student).
+    "blocks": student layer k and the k-th of equal blocks of teacher layers, without the embeddings;
+    for 12 and 6 the states 2k-1 and 2k (DistilRuBERT-base). "last": student states 0..n and the
+    teacher's last n + 1. "skip": student state k and the teacher state at the same relative depth,
+    embeddings with embeddings. Raises InputError when the student has no layer or too many.
     """
     if not 1 <= n_student <= n_teacher:
         raise InputError(f"student layers: {n_student}, expected 1..{n_teacher} (teacher's layers)")

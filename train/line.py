@@ -18,6 +18,7 @@ from .batches import Texts
 from .config import LineConfig, load_config
 from .corpus import Cleaning, Source, build_corpus, expand
 from .distil import Schedule, distil
+from .finetune import Keys, Tuning, finetune, read_labelled
 from .initialise import Links, initialise
 from .losses import PieceMap
 from .objective import Pair, Recipe, Vocabularies
@@ -334,11 +335,40 @@ def _provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module)
     }
 
 
+def finetune_head(line: Line) -> None:
+    """Run the finetune stage, if the configuration has one."""
+    c = line.config.finetune
+    if c is None:
+        return
+    source = line.folder("04-student")
+    stage = Stage(
+        line.folder(f"06-{c.name}"),
+        c.model_dump(),
+        {"student": fingerprint_stage(source), "data": fingerprint_files([c.train, c.dev])},
+    )
+
+    def work(out: Path) -> None:
+        keys = Keys(c.text, c.pair, c.label)
+        data = read_labelled(Path(c.train), Path(c.dev), keys=keys, names=c.labels)
+        tuning = Tuning(c.freeze_encoder, c.epochs, c.learning_rate, c.batch_size, c.seed)
+        scores = finetune(source, data, tuning=tuning, out=out)
+        training = json.loads((out / "training.json").read_text(encoding="utf-8"))
+        training["corpora"].append(
+            {"name": c.name, "license": c.license, "texts": len(data.train), "use": "labels"}
+        )
+        training["metrics"] = {**training["metrics"], c.name: scores}
+        text = json.dumps(training, ensure_ascii=False, indent=1)
+        (out / "training.json").write_text(text + "\n", encoding="utf-8")
+
+    run_stage(stage, work, force=line.force)
+
+
 STAGES: dict[str, Callable[[Line], None]] = {
     "corpus": corpus,
     "vocabulary": vocabulary,
     "shards": shards,
     "distil": train_student,
+    "finetune": finetune_head,
 }
 
 

@@ -1,17 +1,21 @@
-"""Losses between a teacher and a student that do not share one vocabulary: pure functions of tensors.
+"""Losses between a teacher and a student of different vocabularies: pure functions of tensors.
 
-Words: N rows are positions that both models have, K classes are pieces that both vocabularies have. Logits are cast
-to float32 (float64 stays) whatever the autocast state. Nothing here holds parameters or reads a device.
-Sources: arXiv 2205.02340 (match, reduce, reduce-map, masked positions), arXiv 2306.06625 (word prediction).
+Words: N rows are positions that both models have, K classes are pieces of both vocabularies. Logits
+are cast to float32 (float64 stays) whatever the autocast state. Nothing here holds parameters.
+Sources: arXiv 2205.02340 (match, reduce, masked positions), arXiv 2306.06625 (word prediction).
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .piecemap import PieceMap as PieceMap
+from .piecemap import reduce_map as reduce_map
+
+_CHUNK = 64  # rows of [N, V] that are worked on together; bounds the temporary memory
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -28,9 +32,10 @@ def kl(
 ) -> Tensor:
     """Return T^2/N * sum over N rows of KL(teacher || student), both [N, K] on the same classes.
 
-    `tail` = (teacher [N], student [N]): logsumexp(z / T) of the logits outside the K classes, at this temperature;
-    it becomes one more class, so that the teacher's mass outside is not discarded. Without it both softmaxes are
-    renormalised over the K classes, as published (arXiv 2205.02340, match). N = 0 gives 0 with a graph.
+    `tail` = (teacher [N], student [N]): logsumexp(z / T) of the logits outside the K classes, at
+    this temperature; it becomes one more class, so that the teacher's mass outside is not discarded.
+    Without it both softmaxes are renormalised over the K classes, as published (arXiv 2205.02340,
+    section on match). N = 0 gives 0 with a graph.
     """
     teacher = _wide(teacher_logits) / temperature
     student = _wide(student_logits) / temperature
@@ -40,7 +45,7 @@ def kl(
     log_teacher = F.log_softmax(teacher, dim=1)
     log_student = F.log_softmax(student, dim=1)
     mass = log_teacher.exp()
-    # A class without teacher mass gives 0, also when the student's logit is -inf (an empty tail): never 0 * inf.
+    # A class without teacher mass gives 0, also where the student's logit is -inf (an empty tail).
     gap = (log_teacher - log_student).masked_fill(mass == 0, 0.0)
     return (mass * gap).sum() * (temperature**2 / max(len(mass), 1))
 
@@ -53,10 +58,10 @@ def word_kl(
     temperature: float = 15.0,
     count_padding: bool = False,
 ) -> Tensor:
-    """Return the KL of every real position of [B, L, V] logits (arXiv 2306.06625, word prediction, T = 15).
+    """Return the KL over real positions of [B, L, V] logits (arXiv 2306.06625, word prediction).
 
-    `mask` [B, L] is true at real tokens. The published mean divides by all B * L positions (`count_padding`), so
-    that the same text weighs less in a batch with longer neighbours; by default only real positions are counted.
+    `mask` [B, L] is true at real tokens. The published mean divides by all B * L positions
+    (`count_padding`), so that a text weighs less beside longer ones; the default counts real ones.
     """
     real = mask.bool()
     rows = kl(teacher_logits[real], student_logits[real], temperature=temperature)
@@ -68,69 +73,69 @@ def word_kl(
 def soft_cross_entropy(
     teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Return -T^2/N * sum of p_teacher * log p_student over [N, K] (arXiv 2306.06625, task stage b, T = 1)."""
+    """Return -T^2/N * sum of p_teacher * log p_student, both [N, K] (arXiv 2306.06625, stage b)."""
     target = F.softmax(_wide(teacher_logits) / temperature, dim=1)
     log_student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
     return -(target * log_student).sum() * (temperature**2 / max(len(target), 1))
 
 
-class _Split(torch.autograd.Function):
-    """Columns `ids` of the logits and the logsumexp of all others, with one [N, V] gradient buffer.
-
-    The plain form keeps a copy of all other columns for the backward pass; here only the logits, which exist anyway.
-    """
+class _Tail(torch.autograd.Function):
+    """Logsumexp of the columns `others`; keeps the logits, which exist anyway, not a copy of them."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, ids: Tensor, others: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        tail = torch.cat(
-            [
-                torch.logsumexp(_wide(rows.index_select(1, others)) / temperature, dim=1)
-                for rows in logits.split(64)
-            ]
-        )
-        ctx.save_for_backward(logits, ids, others, tail)
+    def forward(ctx: Any, logits: Tensor, others: Tensor, temperature: float) -> Tensor:
+        parts = [
+            torch.logsumexp(_wide(rows.index_select(1, others)) / temperature, dim=1)
+            for rows in torch.split(logits, _CHUNK)  # type: ignore[no-untyped-call]
+        ]
+        tail = torch.cat(parts)
+        ctx.save_for_backward(logits, others, tail)
         ctx.temperature = temperature
-        return logits.index_select(1, ids), tail
+        return tail
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, ids, others, tail = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logits, others, tail = ctx.saved_tensors
         grad = torch.zeros_like(logits)
-        for start in range(0, len(logits), 64):
-            rows = slice(start, start + 64)
-            weight = grads[1][rows, None] / ctx.temperature
+        for start in range(0, len(logits), _CHUNK):
+            rows = slice(start, start + _CHUNK)
             share = _wide(logits[rows].index_select(1, others)) / ctx.temperature
-            share = (share - tail[rows, None]).exp_().mul_(weight)
+            share = (share - tail[rows, None]).exp_() * (grads[0][rows, None] / ctx.temperature)
             grad[rows].index_copy_(1, others, share.to(grad.dtype))
-        return grad.index_add_(1, ids, grads[0]), None, None, None
+        return grad, None, None
+
+
+def tail_logits(logits: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return logsumexp(z / T) over the columns of [N, V] that are not in `ids`, [N]; -inf if none.
+
+    No copy of the other columns outlives a chunk of rows, neither here nor for the gradient.
+    """
+    outside = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    outside[ids] = False
+    others = outside.nonzero().squeeze(1)
+    if not len(others) or not len(logits):
+        return _wide(logits).new_full((len(logits),), -math.inf)
+    tail: Tensor = _Tail.apply(logits, others, temperature)  # type: ignore[no-untyped-call]
+    return tail
 
 
 def shared_logits(
     logits: Tensor, ids: Tensor, *, temperature: float = 1.0, tail: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Select the columns `ids` [K] of [N, V] logits; with `tail` also logsumexp(z / T) of all other columns.
+    """Select the columns `ids` [K] of [N, V] logits; with `tail` also `tail_logits` of the others.
 
-    The selected logits are not divided by T (`kl` does), the tail is. With no other column the tail is -inf.
+    The selected logits are not divided by T (`kl` does that), the tail is.
     """
-    if not tail:
-        return logits.index_select(1, ids), None
-    outside = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-    outside[ids] = False
-    others = outside.nonzero().squeeze(1)
-    if not len(others) or not len(logits):
-        return logits.index_select(1, ids), _wide(logits).new_full((len(logits),), -math.inf)
-    split: Callable[..., tuple[Tensor, Tensor]] = _Split.apply
-    return split(logits, ids, others, temperature)
+    rest = tail_logits(logits, ids, temperature) if tail else None
+    return logits.index_select(1, ids), rest
 
 
 def project_to_classes(
     hidden: Tensor, weight: Tensor, bias: Tensor, ids: Tensor | None = None
 ) -> Tensor:
-    """Return logits [N, K] of the classes `ids` only: the rows of the head are gathered, not the columns of [N, V].
+    """Return logits [N, K] of the classes `ids` only; [N, V] is never made.
 
-    `weight` [V, D] and `bias` [V]; without `ids` they are rows gathered before (once for several batches).
+    `weight` [V, D] and `bias` [V]; without `ids` they are rows gathered before.
     """
     if ids is None:
         return F.linear(hidden, weight, bias)
@@ -138,11 +143,11 @@ def project_to_classes(
 
 
 def group_sum(values: Tensor, groups: Tensor, n_groups: int, *, mean: bool = False) -> Tensor:
-    """Sum the rows of every group: [..., D] with one group per row -> [n_groups, D] (arXiv 2205.02340, reduce).
+    """Sum the rows of every group: [..., D], one group a row -> [n_groups, D] (arXiv 2205.02340).
 
-    `groups` has as many entries as `values` has rows; a negative entry (padding) belongs to nowhere and adds exactly
-    0. `mean` divides by the true size of the group; the published code divides by the padded size, zeros included,
-    which makes a token's vector depend on its neighbours in the batch. Empty groups give 0.
+    `groups` has as many entries as `values` has rows; a negative one (padding) adds exactly 0 to
+    anything. `mean` divides by the true size of the group; the published code divides by the padded
+    size, so that a token's vector depends on its neighbours in the batch. Empty groups give 0.
     """
     rows = _wide(values.reshape(-1, values.shape[-1]))
     # Padding goes to one row past the end: no boolean selection, hence no wait for the device.
@@ -156,7 +161,7 @@ def group_sum(values: Tensor, groups: Tensor, n_groups: int, *, mean: bool = Fal
 
 
 def masked_lm(student_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of [M, V] logits against labels [M]; label -100 is skipped, M = 0 gives 0."""
+    """Return the mean cross-entropy of [M, V] against labels [M], -100 skipped; M = 0 gives 0."""
     total = F.cross_entropy(_wide(student_logits), labels, reduction="sum")
     return total / labels.ne(-100).sum().clamp(min=1)
 
@@ -172,18 +177,19 @@ def mask_tokens(
     share: float = 0.15,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Corrupt ids [B, L] for masked language modelling; return (masked ids, chosen positions [B, L] bool).
+    """Corrupt ids [B, L] for masked language modelling; return (masked ids, chosen places [B, L]).
 
-    ceil(share * tokens) positions of the whole batch are drawn without replacement with weight
-    max(count, 1) ** exponent; a token is a piece that is not `special` [V bool] (padding is special). Of them 80%
-    become `mask_id`, 10% a random id below `vocab_size`, 10% stay. Exponent 0 or no counts: uniform; -0.7 is
-    DistilBERT's (rare pieces favoured), +0.7 that of arXiv 2205.02340 (frequent ones).
+    ceil(share * tokens) places of the whole batch are drawn without replacement with weight
+    max(count, 1) ** exponent; tokens are the pieces that are not `special` [V bool], and padding is
+    special (the published count has [CLS] and [SEP] in it, too). 80% become `mask_id`, 10% a random
+    id below `vocab_size`, 10% stay. Exponent 0 or no counts: uniform; -0.7 is DistilBERT's (rare
+    pieces favoured), +0.7 that of arXiv 2205.02340 (frequent ones).
     """
     flat = ids.reshape(-1)
     free = ~special.to(flat.device)[flat]
     n_chosen = math.ceil(share * int(free.sum()) - 1e-9)
-    # An exponential race (Gumbel keys, the n greatest win) is multinomial without replacement, without the limit of
-    # 2^24 categories that torch.multinomial has.
+    # The n greatest of log weight + Gumbel noise are multinomial without replacement; here without
+    # the limit of 2^24 categories that torch.multinomial has.
     noise = torch.empty(flat.shape, device=generator.device).exponential_(generator=generator)
     keys = -noise.log().to(flat.device)
     if counts is not None and exponent != 0.0:

@@ -26,11 +26,11 @@ class Line:
 
 
 def read_texts(
-    path: str | Path, *, field: str = "text", on_bytes: Callable[[int], None] | None = None
+    path: str | Path, *, field: str | None = "text", on_bytes: Callable[[int], None] | None = None
 ) -> Iterator[Line]:
     """Stream the texts of one file, or of standard input (`-`) as plain lines.
 
-    The kind follows from the name: .txt (or anything unknown) is a text a line, .jsonl has the text under `field`,
+    The kind follows from the name: .txt (or anything unknown) is a text a line, .jsonl has the text under `field` (None: the line itself),
     .parquet in the column `field`; .gz, .xz and .zst may follow. `on_bytes` is told the growth in bytes read from
     disk. Broken lines come out as problems; a file that cannot be read at all raises InputError.
     """
@@ -52,7 +52,7 @@ def read_texts(
         try:
             with _decompressed(counted, compression) as stream:
                 if kind == ".parquet":
-                    yield from _rows(stream, path, field)
+                    yield from _rows(stream, path, field or "text")
                 else:
                     yield from _lines(stream, str(path), field if kind == ".jsonl" else None)
         except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
@@ -160,3 +160,22 @@ def _rows(stream: IO[bytes], path: Path, field: str) -> Iterator[Line]:
                     )
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path}: not a readable parquet file: {error}") from error
+
+
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Stream the objects of a jsonl file (plain or compressed) with their places.
+
+    Labelled data is small and precious: here a broken line is an InputError, not a count.
+    """
+    for line in read_texts(path, field=None):
+        if line.text is None:
+            raise InputError(f"{line.place}: {line.problem}")
+        if not line.text.strip():
+            continue
+        try:
+            record = json.loads(line.text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{line.place}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{line.place}: a JSON {type(record).__name__}, expected an object")
+        yield line.place, record
