@@ -1,6 +1,7 @@
 """The text contract: what happens to a string before the tokenizer sees it.
 
-* Unicode NFC: `и` + U+0306 becomes `й`, `е` + U+0308 becomes `ё`. Both letters are kept: never folded to `и` or `е`.
+* Unicode NFC: `и` + U+0306 becomes `й`, `е` + U+0308 becomes `ё`. Both letters are kept: never
+folded to `и` or `е`.
 * Lone surrogates (not encodable in UTF-8) become U+FFFD, one each.
 * NUL and other control characters are left to the tokenizer's BertNormalizer, which drops them.
 * Case is left to the tokenizer, too.

@@ -1,7 +1,8 @@
 """Read, check and prune the WordPiece `tokenizer.json` that is the only source of truth for tokens.
 
-A vocabulary is pruned, not retrained: WordPiece has no merges, greedy longest match means that removing a piece
-changes only the words that used it. A text whose teacher pieces were all kept is therefore split as before.
+A vocabulary is pruned, not retrained: WordPiece has no merges, greedy longest match means that
+removing a piece changes only the words that used it. A text whose teacher pieces were all kept is
+therefore split as before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from .errors import InputError, PackageError
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# Regular expressions inside a tokenizer.json run on a backtracking engine: only parts that need none are accepted.
+# Regular expressions inside a tokenizer.json run on a backtracking engine: only parts that need
+# none are accepted.
 _NORMALIZERS = {"BertNormalizer", "NFC", "Sequence"}
 _PRE_TOKENIZERS = {"BertPreTokenizer", "Sequence"}
 _POST_PROCESSORS = {"TemplateProcessing", "BertProcessing"}
@@ -70,7 +72,8 @@ def pieces_by_id(spec: Mapping[str, Any]) -> list[str]:
     for piece, index in vocab.items():
         if not 0 <= index < len(vocab) or pieces[index] is not None:
             raise PackageError(
-                f"tokenizer.json: id {index} of {piece!r}: expected each of 0..{len(vocab) - 1} once"
+                f"tokenizer.json: id {index} of {piece!r}:"
+                f" expected each of 0..{len(vocab) - 1} once"
             )
         pieces[index] = piece
     return [p for p in pieces if p is not None]
@@ -152,8 +155,9 @@ def _set_special_ids(spec: dict[str, Any], vocab: Mapping[str, int]) -> None:
 def prune_tokenizer(spec: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """Keep the pieces with the ids `kept`; the new id of a piece is its place in `kept`.
 
-    Ids are rewritten in the vocabulary, the added tokens and the post-processor; padding and truncation are
-    dropped. Raises InputError when `kept` has unknown or repeated ids, or lacks a special piece.
+    Ids are rewritten in the vocabulary, the added tokens and the post-processor; padding and
+    truncation are dropped. Raises InputError when `kept` has unknown or repeated ids, or lacks a
+    special piece.
     """
     old = pieces_by_id(spec)
     if len(set(kept)) != len(kept):
@@ -172,7 +176,8 @@ def prune_tokenizer(spec: Mapping[str, Any], kept: Sequence[int]) -> dict[str, A
 
 
 def map_tokenizer(spec: Mapping[str, Any], new_ids: Sequence[int]) -> dict[str, Any]:
-    """Give the piece with old id `i` the new id `new_ids[i]`; several pieces may share one (GLMD's vocabulary map).
+    """Give the piece with old id `i` the new id `new_ids[i]`; several pieces may share one (GLMD's
+    vocabulary map).
 
     The segmentation stays the teacher's; only the row that a piece looks up changes.
     """

@@ -1,9 +1,10 @@
 """Align the teacher's and the student's pieces of one text.
 
 Two alignments are here. Ours works on character spans: pieces match when they cover the same
-characters, and a group ends wherever both sides have a piece that ends at the same character. Groups
-partition both sequences, in order, and cover the same characters. The published one (arXiv 2205.02340)
-scans for equal strings from left to right and is kept for fidelity: it may pair distant pieces.
+characters, and a group ends wherever both sides have a piece that ends at the same character.
+Groups partition both sequences, in order, and cover the same characters. The published one (arXiv
+2205.02340) scans for equal strings from left to right and is kept for fidelity: it may pair distant
+pieces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ def spans(encoding: Encoding) -> list[tuple[int, int]]:
 
 
 def align_spans(teacher: Ints, student: Ints) -> Alignment:
-    """Align two lists of spans ([n, 2], ends never falling); works on many texts laid end to end."""
+    """Align two lists of spans [n, 2] whose ends never fall; works on many texts end to end."""
     teacher_matched, student_matched = _equal_spans(teacher, student)
     common = np.intersect1d(teacher[:, 1], student[:, 1])
     return Alignment(
@@ -69,8 +70,8 @@ def align_spans(teacher: Ints, student: Ints) -> Alignment:
 def _equal_spans(teacher: Ints, student: Ints) -> tuple[Bools, Bools]:
     width = int(max(teacher.max(initial=0), student.max(initial=0))) + 1
     keys = [side[:, 0] * width + side[:, 1] for side in (teacher, student)]
-    # One original character can be normalised into several pieces with the same span; such a span names
-    # no single pair and is left to the groups.
+    # One original character can be normalised into several pieces with the same span; such a span
+    # names no single pair and is left to the groups.
     unique = []
     for key in keys:
         repeated = np.zeros(len(key), dtype=bool)
@@ -83,7 +84,8 @@ def _equal_spans(teacher: Ints, student: Ints) -> tuple[Bools, Bools]:
 
 
 def match_strings(teacher: Sequence[str], student: Sequence[str]) -> list[tuple[int, int]]:
-    """Pair pieces as published: for each teacher piece the first equal student piece after the last pair.
+    """Pair pieces as published: for each teacher piece the first equal student piece after the last
+    pair.
 
     arXiv 2205.02340, technique "match" (authors' find_matching_ids). Known defect: identity is by
     string, not by place, so one early piece may grab a distant one and skip all between.
@@ -107,8 +109,8 @@ def match_strings(teacher: Sequence[str], student: Sequence[str]) -> list[tuple[
 def split_piece(piece: str, student: Mapping[str, int]) -> list[int] | None:
     """Split one teacher piece greedily, longest first, into student pieces; None if it cannot be.
 
-    The first part keeps the piece's own `##`, later parts must exist as `##part` (arXiv 2205.02340, the
-    authors' teacher_tokens_split; the published code's misspelt [UNK] rule is not reproduced).
+    The first part keeps the piece's own `##`, later parts must exist as `##part` (arXiv 2205.02340,
+    the authors' teacher_tokens_split; the published code's misspelt [UNK] rule is not reproduced).
     """
     prefix, rest = ("##", piece[2:]) if piece.startswith("##") and len(piece) > 2 else ("", piece)
     found: list[int] = []
@@ -129,7 +131,8 @@ def piece_splits(
 ) -> list[list[int]]:
     """Split every teacher piece into student pieces (the T2S map); [] where there is no split.
 
-    Special pieces map to themselves; other bracketed pieces of the teacher (`[unused1]`) to nothing.
+    Special pieces map to themselves; other bracketed pieces of the teacher (`[unused1]`) to
+    nothing.
     """
     splits: list[list[int]] = []
     for piece in teacher:

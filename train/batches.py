@@ -80,7 +80,9 @@ def _pad(texts: Sequence[tuple[Side, int]], matched: int) -> tuple[Tensor, Tenso
         flags[row, :length] = side.flags[place]
         mask[row, :length] = True
     ends = (flags & GROUP_END) > 0
-    groups = np.cumsum(ends, axis=1) - ends  # the piece that ends a group still belongs to it
+    groups: NDArray[np.int64] = (
+        np.cumsum(ends, axis=1) - ends
+    )  # the piece that ends a group still belongs to it
     arrays = (ids, mask, (flags & matched) > 0, groups)
     tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
     return tensors[0], tensors[1], tensors[2], tensors[3]

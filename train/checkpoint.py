@@ -1,7 +1,7 @@
 """Write and read training state as safetensors and JSON, so that a killed run goes on exactly.
 
-All randomness of a step follows from (seed, step): no generator state has to be kept. A checkpoint is a
-folder that is renamed into place; the one before it is removed only then.
+All randomness of a step follows from (seed, step): no generator state has to be kept. A checkpoint
+is a folder that is renamed into place; the one before it is removed only then.
 """
 
 import json
@@ -17,6 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rubert_lite.errors import InputError
+from rubert_lite.wordpiece import SPECIAL_PIECES
+
+from .student import max_length
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def load_state(folder: Path, trainee: Trainee) -> int:
         untied = [k for k in missing if own[k].data_ptr() not in stored]
         if untied or unexpected:
             raise InputError(
-                f"{newest}: {name} does not fit this configuration (missing {untied[:3]}, unexpected"
-                f" {unexpected[:3]}): train into another folder or use --force"
+                f"{newest}: {name} does not fit this configuration (missing {untied[:3]},"
+                f" unexpected {unexpected[:3]}): train into another folder or use --force"
             )
     meta: dict[str, Any] = json.loads((newest / "state.json").read_text())
     values: dict[int, dict[str, Any]] = {}
@@ -90,6 +93,30 @@ def load_state(folder: Path, trainee: Trainee) -> int:
     state = trainee.optimizer.state_dict()
     trainee.optimizer.load_state_dict({"state": values, "param_groups": state["param_groups"]})
     return int(meta["step"])
+
+
+def write_checkpoint(
+    out: Path, student: torch.nn.Module, vocabulary_folder: Path, *, provenance: dict[str, Any]
+) -> None:
+    """Write a Hugging Face directory of the student, with what made it in training.json."""
+    student.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
+    for name in ("tokenizer.json", "vocabulary.json"):
+        shutil.copyfile(vocabulary_folder / name, out / name)
+    special = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_PIECES, strict=True))
+    names = {f"{k}_token": v for k, v in special.items()}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length(student),
+        "model_input_names": ["input_ids", "attention_mask"],
+        **names,
+    }
+    for name, data in (
+        ("tokenizer_config.json", settings),
+        ("special_tokens_map.json", names),
+        ("training.json", provenance),
+    ):
+        text = json.dumps(data, ensure_ascii=False, indent=1)
+        (out / name).write_text(text + "\n", encoding="utf-8")
 
 
 def append_metrics(path: Path, record: Mapping[str, Any]) -> None:

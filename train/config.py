@@ -84,7 +84,7 @@ class StudentConfig(_Section):
 
 
 class DistilConfig(_Section):
-    """The losses (weights), the alignment and the schedule; see objective.Recipe and distil.Schedule."""
+    """The weights of the losses, the alignment and the schedule: see Recipe and Schedule."""
 
     alignment: Literal["none", "plain", "match", "match-string", "reduce", "reduce-map"] = "reduce"
     kl: float = Field(2.0, ge=0)

@@ -1,8 +1,9 @@
 """Clean, deduplicate and split text files into corpus shards; memory does not grow with the corpus.
 
-Two passes over the disk. The first cleans each text and appends it to the bucket that its hash names; the second
-drops repeats bucket by bucket. So equal texts always meet, only one bucket is in memory at a time, and what comes
-out is already shuffled - by a hash, hence in the same order wherever it is run.
+Two passes over the disk. The first cleans each text and appends it to the bucket that its hash
+names; the second drops repeats bucket by bucket. So equal texts always meet, only one bucket is in
+memory at a time, and what comes out is already shuffled - by a hash, hence in the same order
+wherever it is run.
 """
 
 import glob
@@ -72,7 +73,8 @@ class SourceReport:
 def build_corpus(sources: Sequence[Source], out: Path, *, cleaning: Cleaning) -> list[SourceReport]:
     """Write `out/train-NNN.txt`, `out/valid.txt` (one text a line) and `out/corpus.json`.
 
-    Raises InputError when nothing is left or a source has more broken lines than `max_broken_share`.
+    Raises InputError when nothing is left or a source has more broken lines than
+    `max_broken_share`.
     """
     reports = [SourceReport(s.name, s.license) for s in sources]
     with tempfile.TemporaryDirectory(dir=out, prefix="buckets-") as folder:
@@ -104,7 +106,12 @@ def expand(source: Source) -> list[str]:
 
 
 def _scatter(
-    source: Source, index: int, report: SourceReport, files: list[IO[str]], *, cleaning: Cleaning
+    source: Source,
+    index: int,
+    report: SourceReport,
+    files: Sequence[IO[str]],
+    *,
+    cleaning: Cleaning,
 ) -> None:
     """Clean the texts of one source into the bucket files as `hash<TAB>source<TAB>text` lines."""
     paths = expand(source)
@@ -128,8 +135,8 @@ def _scatter(
     if report.broken and share > cleaning.max_broken_share:
         places = "\n  ".join(report.broken_places)
         raise InputError(
-            f"source {source.name!r}: {report.broken} of {report.lines} lines are broken ({share:.1%}, at most"
-            f" {cleaning.max_broken_share:.1%} may be); if the text is in another encoding:"
+            f"source {source.name!r}: {report.broken} of {report.lines} lines broken ({share:.1%},"
+            f" at most {cleaning.max_broken_share:.1%} may be); if the text is in another encoding:"
             f" iconv -f cp1251 -t utf-8 FILE; the first places:\n  {places}"
         )
     if report.broken:

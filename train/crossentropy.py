@@ -9,8 +9,8 @@ from torch import Tensor
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of linear(hidden [M, D], weight [V, D], bias [V]) against labels [M].
 
-    Equal to losses.masked_lm of the product, value and gradients; the [M, V] logits never exist as a
-    whole. Products follow autocast, sums are float32. No places give 0.
+    Equal to losses.masked_lm of the product, value and gradients; the [M, V] logits never exist as
+    a whole. Products follow autocast, sums are float32. No places give 0.
     """
     if not len(labels):
         return hidden.float().sum() * 0.0
@@ -21,8 +21,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: T
 class _LinearCrossEntropy(torch.autograd.Function):
     """Makes the gradients in the forward pass, one slice of classes at a time.
 
-    Two passes over the slices (the sum of exponents, then the shares) cost one more product than keeping
-    the logits, and save moving them through memory several times.
+    Two passes over the slices (the sum of exponents, then the shares) cost one more product than
+    keeping the logits, and save moving them through memory several times.
     """
 
     CLASSES = 4096  # of a slice

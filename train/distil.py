@@ -1,4 +1,4 @@
-"""The training loop: batches in, a student out. Without a teacher it pretrains a masked language model."""
+"""The training loop: batches in, a student out. Without a teacher it pretrains a masked LM."""
 
 import logging
 import math
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .batches import Batch, Texts, plan
 from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
 from .objective import Heads, Pair, Recipe, batch_losses, total
+from .student import hidden_size
 from .validate import validate
 
 logger = logging.getLogger(__name__)
@@ -65,8 +66,8 @@ def distil(
 ) -> dict[str, float]:
     """Train `pair.student` in place; return the last validation.
 
-    `out/state` holds the newest checkpoint: a run that was killed goes on from there and gives the same
-    losses as one that was not. `out/metrics.jsonl` has a record for every `log_steps` steps.
+    `out/state` holds the newest checkpoint: a run that was killed goes on from there and gives the
+    same losses as one that was not. `out/metrics.jsonl` has a record for every `log_steps` steps.
     """
     accelerator = Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
     device = accelerator.device
@@ -101,7 +102,8 @@ def distil(
         disable=None if accelerator.is_main_process else True,
     )
     for step in range(start, schedule.steps):
-        # Everything random in a step follows from the seed, the step and the process: see checkpoint.py.
+        # Everything random in a step follows from the seed, the step and the process: see
+        # checkpoint.py.
         seed = _seed(schedule.seed, step, accelerator.process_index)
         torch.manual_seed(seed)
         generator = torch.Generator(device=device).manual_seed(seed)
@@ -112,7 +114,7 @@ def distil(
             with accelerator.autocast():
                 losses = batch_losses(batch, pair, heads, recipe=recipe, generator=generator)
                 loss = total(losses, recipe)
-            (loss / schedule.accumulation).backward()
+            (loss / schedule.accumulation).backward()  # type: ignore[no-untyped-call]
             log.add(losses, loss, batch)
         parameters = [p for m in modules.values() for p in m.parameters() if p.grad is not None]
         if accelerator.num_processes > 1:
@@ -167,7 +169,7 @@ def _heads(
 ) -> Heads:
     if teacher is None or not (recipe.hidden or recipe.contrastive):
         return Heads(None)
-    widths = [m.config.hidden_size for m in (student, teacher)]  # type: ignore[union-attr]
+    widths = [hidden_size(m) for m in (student, teacher)]
     if widths[0] == widths[1]:
         return Heads(None)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Give a student a task: a linear head on the mean-pooled vector, with or without moving the encoder."""
+"""Give a student a task: a linear head on its mean-pooled vector, the encoder frozen or not."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from rubert_lite.normalize import normalize_text
 
 from .checkpoint import append_metrics
 from .reading import read_records
-from .student import encoder_states, load_masked_lm
+from .student import encoder_states, hidden_size, load_masked_lm, max_length
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def read_labelled(
 ) -> Labelled:
     """Read two jsonl files; `names` renames labels, and several may share a name.
 
-    Raises InputError for a record without its keys, a label that `names` or the training file lacks, and
-    fewer than two labels.
+    Raises InputError for a record without its keys, a label that `names` or the training file
+    lacks, and fewer than two labels.
     """
     names = names or {}
     raw = {path: list(_records(path, keys)) for path in (train, dev)}
@@ -108,22 +108,21 @@ def _records(path: Path, keys: Keys) -> Iterator[tuple[str, str | None, str]]:
 def finetune(checkpoint: Path, data: Labelled, *, tuning: Tuning, out: Path) -> dict[str, float]:
     """Train on `data` and write a checkpoint with head.safetensors; return the best dev scores.
 
-    The epoch with the best macro F1 on dev is kept. With a frozen encoder the vectors of the checkpoint
-    stay what they were: one model encodes and classifies.
+    The epoch with the best macro F1 on dev is kept. With a frozen encoder the vectors of the
+    checkpoint stay what they were: one model encodes and classifies.
     """
     torch.manual_seed(tuning.seed)
     model = load_masked_lm(checkpoint)
-    width = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
-    head = nn.Linear(width, len(data.labels))
-    batcher = _Batcher.open(checkpoint, int(model.config.max_position_embeddings))  # type: ignore[union-attr,arg-type]
+    head = nn.Linear(hidden_size(model), len(data.labels))
+    batcher = _Batcher.open(checkpoint, max_length(model))
     model.requires_grad_(not tuning.freeze_encoder)
     features: dict[int, Tensor] = {}
     if tuning.freeze_encoder:
         model.eval()
         for number, examples in enumerate((data.train, data.dev)):
             features[number] = batcher.features(model, examples)
-        # Features of very different sizes slow the head down: it learns on standardised ones, and the
-        # scale is folded back into its weights afterwards.
+        # Features of very different sizes slow the head down: it learns on standardised ones, and
+        # the scale is folded back into its weights afterwards.
         centre, spread = features[0].mean(0), features[0].std(0) + 1e-6
         features = {k: (v - centre) / spread for k, v in features.items()}
     trained = [*head.parameters(), *(p for p in model.parameters() if p.requires_grad)]
@@ -133,7 +132,8 @@ def finetune(checkpoint: Path, data: Labelled, *, tuning: Tuning, out: Path) -> 
     kept: dict[str, dict[str, Tensor]] = {}
     dev_labels = torch.tensor([e.label for e in data.dev])
     for epoch in range(tuning.epochs):
-        order = torch.randperm(len(data.train), generator=generator).split(tuning.batch_size)
+        shuffled = torch.randperm(len(data.train), generator=generator)
+        order = torch.split(shuffled, tuning.batch_size)
         model.train(not tuning.freeze_encoder)
         for rows in tqdm(order, desc=f"epoch {epoch + 1}", unit="batch", disable=None, leave=False):
             labels = torch.tensor([data.train[i].label for i in rows.tolist()])
@@ -142,7 +142,7 @@ def finetune(checkpoint: Path, data: Labelled, *, tuning: Tuning, out: Path) -> 
             else:
                 pooled = batcher.pooled(model, [data.train[i] for i in rows.tolist()])
             loss = nn.functional.cross_entropy(head(pooled), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         model.eval()

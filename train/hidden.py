@@ -51,8 +51,8 @@ def contrastive(
 ) -> Tensor:
     """Return InfoNCE over cosines: a teacher row against the student row of its own position.
 
-    Both [N, D]. The others are `negatives` student rows, drawn without replacement; -1, or more than
-    there are, takes all. Published with 64 and no temperature (arXiv 2205.02340, strategy "student";
+    Both [N, D]. The others are `negatives` student rows, drawn without repeats; -1, or more than
+    there are, takes all. Published with 64 and no temperature (arXiv 2205.02340, roles "student";
     swap the arguments for "teacher"). N = 0 gives 0.
     """
     n = len(teacher)
@@ -83,7 +83,7 @@ def layer_blocks(n_teacher: int, n_student: int, strategy: Strategy) -> list[lis
     """List, pair by pair, the teacher states to average; `student_blocks` lists the student's side.
 
     "all": one pair, the mean of all states with the embeddings (arXiv 2205.02340, 30K student).
-    "blocks": student layer k and the k-th of equal blocks of teacher layers, without the embeddings;
+    "blocks": student layer k and the k-th of equal blocks of teacher layers, no embeddings;
     for 12 and 6 the states 2k-1 and 2k (DistilRuBERT-base). "last": student states 0..n and the
     teacher's last n + 1. "skip": student state k and the teacher state at the same relative depth,
     embeddings with embeddings. Raises InputError when the student has no layer or too many.

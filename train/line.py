@@ -1,4 +1,4 @@
-"""The straight line: corpus, vocabulary, shards, distil, finetune, evaluate; each a folder of the run."""
+"""The straight line: corpus, vocabulary, shards, distil, finetune; each a folder of the run."""
 
 import json
 import shutil
@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from rubert_lite.errors import ConfigError, InputError
-from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, check_tokenizer, pieces_by_id
+from rubert_lite.errors import ConfigError
+from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by_id
 
-from .alignment import piece_splits, split_piece
 from .batches import Texts
+from .checkpoint import write_checkpoint
 from .config import LineConfig, load_config
 from .corpus import Cleaning, Source, build_corpus, expand
 from .distil import Schedule, distil
 from .finetune import Keys, Tuning, finetune, read_labelled
-from .initialise import Links, initialise
-from .losses import PieceMap
-from .objective import Pair, Recipe, Vocabularies
+from .initialise import initialise
+from .links import link, link_vocabularies
+from .objective import Pair, Recipe
 from .report import plot_run
 from .shards import build_shards, iter_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, library_versions, run_stage
 from .student import Shape, build, count_parameters, freeze, load_masked_lm, output_rows
 from .vocabulary import (
-    Spec,
     corpus_texts,
     count_pieces,
     map_dropped,
     measure_coverage,
     prune,
+    read_tokenizer,
     train_wordpiece,
     write_vocabulary,
 )
@@ -133,31 +133,6 @@ def _fingerprint(source: str) -> str:
     return fingerprint_files(str(p) for p in sorted(folder.iterdir()) if p.is_file())
 
 
-def read_tokenizer(source: str) -> Spec:
-    """Read a WordPiece tokenizer from a folder (tokenizer.json or vocab.txt) or by hub id."""
-    folder = Path(source)
-    if (folder / "tokenizer.json").is_file():
-        spec: Spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    elif (folder / "vocab.txt").is_file():
-        settings = {}
-        if (folder / "tokenizer_config.json").is_file():
-            settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        pieces = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-        spec = bert_tokenizer_spec(pieces, lowercase=bool(settings.get("do_lower_case", False)))
-    elif folder.is_dir():
-        raise InputError(f"{source}: no tokenizer.json or vocab.txt in this folder")
-    else:
-        from transformers import AutoTokenizer
-
-        try:
-            fast = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source}: no such folder, and not a hub id: {error}") from error
-        spec = json.loads(fast.backend_tokenizer.to_str())
-    check_tokenizer(spec)
-    return spec | {"truncation": None, "padding": None}
-
-
 def shards(line: Line) -> None:
     """Run the shards stage."""
     s = line.config.shards
@@ -245,72 +220,11 @@ def _part(values: dict[str, Any], kind: Any) -> dict[str, Any]:
     return {f.name: values[f.name] for f in fields(kind) if f.name in values}
 
 
-def link(base: Spec, spec: Spec, kept: Sequence[int]) -> Links:
-    """Find the student pieces of every teacher piece, and the teacher pieces of every student piece."""
-    teacher_pieces, known = pieces_by_id(base), base["model"]["vocab"]
-    splits = piece_splits(teacher_pieces, spec["model"]["vocab"], special=SPECIAL_PIECES)
-    names: dict[int, str] = {}
-    for piece, index in spec["model"]["vocab"].items():
-        names.setdefault(index, piece)
-    sources = [
-        [old] if old >= 0 else (split_piece(names[new], known) or [])
-        for new, old in enumerate(kept)
-    ]
-    return Links(splits, sources)
-
-
-def link_vocabularies(
-    base: Spec, spec: Spec, kept: Sequence[int], links: Links, counts: torch.Tensor | None
-) -> Vocabularies:
-    """Make the tensors that the losses need of both vocabularies."""
-    ids = spec["model"]["vocab"]
-    special = torch.zeros(len(kept), dtype=torch.bool)
-    special[[ids[p] for p in SPECIAL_PIECES]] = True
-    shared = [(old, new) for new, old in enumerate(kept) if old >= 0]
-    filled = [list(s) or [ids["[UNK]"]] for s in links.splits]
-    return Vocabularies(
-        teacher_classes=torch.tensor([old for old, _ in shared], dtype=torch.long),
-        student_classes=torch.tensor([new for _, new in shared], dtype=torch.long),
-        splits=PieceMap.of(filled, len(kept)),
-        mapped=PieceMap.of([list(s) for s in links.splits], len(kept)),
-        special=special,
-        counts=counts,
-        pad_id=ids["[PAD]"],
-        mask_id=ids["[MASK]"],
-        teacher_mask_id=base["model"]["vocab"]["[MASK]"],
-    )
-
-
 def _piece_counts(folder: Path, size: int) -> torch.Tensor:
     counts = np.zeros(size, dtype=np.int64)
     for shard in iter_shards(folder, "train"):
         counts += np.bincount(shard.student.ids, minlength=size)
     return torch.from_numpy(counts).float()
-
-
-def write_checkpoint(
-    out: Path, student: torch.nn.Module, vocabulary_folder: Path, *, provenance: dict[str, Any]
-) -> None:
-    """Write a Hugging Face directory of the student, with what made it in training.json."""
-    student.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
-    for name in ("tokenizer.json", "vocabulary.json"):
-        shutil.copyfile(vocabulary_folder / name, out / name)
-    special = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_PIECES, strict=True))
-    names = {f"{k}_token": v for k, v in special.items()}
-    length = student.config.max_position_embeddings  # type: ignore[union-attr]
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": length,
-        "model_input_names": ["input_ids", "attention_mask"],
-        **names,
-    }
-    for name, data in (
-        ("tokenizer_config.json", settings),
-        ("special_tokens_map.json", names),
-        ("training.json", provenance),
-    ):
-        text = json.dumps(data, ensure_ascii=False, indent=1)
-        (out / name).write_text(text + "\n", encoding="utf-8")
 
 
 def _provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) -> dict[str, Any]:

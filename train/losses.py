@@ -33,7 +33,7 @@ def kl(
     """Return T^2/N * sum over N rows of KL(teacher || student), both [N, K] on the same classes.
 
     `tail` = (teacher [N], student [N]): logsumexp(z / T) of the logits outside the K classes, at
-    this temperature; it becomes one more class, so that the teacher's mass outside is not discarded.
+    this temperature; it becomes one more class, so the teacher's mass outside is not discarded.
     Without it both softmaxes are renormalised over the K classes, as published (arXiv 2205.02340,
     section on match). N = 0 gives 0 with a graph.
     """
@@ -80,13 +80,13 @@ def soft_cross_entropy(
 
 
 class _Tail(torch.autograd.Function):
-    """Logsumexp of the columns `others`; keeps the logits, which exist anyway, not a copy of them."""
+    """Logsumexp of the columns `others`; keeps the logits (they exist anyway), not a copy."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, others: Tensor, temperature: float) -> Tensor:
         parts = [
             torch.logsumexp(_wide(rows.index_select(1, others)) / temperature, dim=1)
-            for rows in torch.split(logits, _CHUNK)  # type: ignore[no-untyped-call]
+            for rows in torch.split(logits, _CHUNK)
         ]
         tail = torch.cat(parts)
         ctx.save_for_backward(logits, others, tail)

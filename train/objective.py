@@ -1,8 +1,10 @@
 """The loss of one batch: what the student should say where, given an alignment with its teacher.
 
-match   the student reads its own (masked) pieces; compared where one piece on each side covers the same
+match   the student reads its own (masked) pieces; compared where one piece on each side covers the
+same
         characters (arXiv 2205.02340, "match"; by place, not by string)
-reduce  the student reads the teacher's pieces split into its own; the vectors of a teacher piece's parts are
+reduce  the student reads the teacher's pieces split into its own; the vectors of a teacher piece's
+parts are
         summed, so that every teacher position is compared (same paper, "reduce")
 plain   equal vocabularies and sequences: every position is compared
 none    masked-language modelling alone
@@ -27,7 +29,7 @@ from .losses import (
     reduce_map,
     tail_logits,
 )
-from .student import encoder_states, output_rows
+from .student import encoder_states, max_length, output_rows
 
 Alignment = Literal["none", "plain", "match", "match-string", "reduce", "reduce-map"]
 
@@ -188,7 +190,7 @@ def _correspond(
     recipe: Recipe,
     generator: torch.Generator,
 ) -> _Compared:
-    """Bring the vectors of both models to the compared positions, at most `recipe.positions` of them."""
+    """Bring both models' vectors to the compared positions, at most `recipe.positions`."""
     if recipe.alignment in ("reduce", "reduce-map"):
         return _reduce(batch, pair, teacher_states, recipe=recipe, generator=generator)
     if own_states is None:
@@ -214,8 +216,9 @@ def _sample(count: int, limit: int, generator: torch.Generator) -> Tensor:
 def split_teacher_pieces(
     ids: Tensor, mask: Tensor, splits: PieceMap
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Write the teacher's pieces in student pieces: ids [B, L], mask [B, L], and for each real student
-    piece, in row-major order, the running number of the teacher piece that it comes from [M].
+    """Write the teacher's pieces in student pieces: ids [B, L], mask [B, L], and for each real
+    student piece, in row-major order, the running number of the teacher piece that it comes from
+    [M].
     """
     real = ids[mask]
     sizes = (splits.offsets[1:] - splits.offsets[:-1])[real]
@@ -242,7 +245,7 @@ def _reduce(
     generator: torch.Generator,
 ) -> _Compared:
     student = pair.student
-    limit = student.config.max_position_embeddings  # type: ignore[union-attr]
+    limit = max_length(student)
     ids, mask, owner = split_teacher_pieces(
         batch.teacher_ids, batch.teacher_mask, pair.vocabularies.splits
     )
@@ -257,7 +260,8 @@ def _reduce(
     chosen = _sample(count, recipe.positions, generator)
     chosen = chosen[sizes[chosen] > 0]
     mean = recipe.combine == "mean"
-    # The output head works on transformed vectors; summing before or after it is the same only there.
+    # The output head works on transformed vectors; summing before or after it is the same only
+    # there.
     transform, _, _ = output_rows(student)
     last = group_sum(transform(states[-1][mask]), owner, count, mean=mean)[chosen]
     wanted: tuple[Tensor, ...] = ()

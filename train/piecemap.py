@@ -1,4 +1,4 @@
-"""The map from teacher pieces to student pieces, and a student's logits for the teacher's vocabulary.
+"""The map from teacher to student pieces, and student logits for the teacher's vocabulary.
 
 Source: arXiv 2205.02340, the variant of reduce that maps logits back to the teacher's vocabulary.
 """
@@ -103,7 +103,7 @@ class _ReduceMap(torch.autograd.Function):
 
 
 def reduce_map(student_logits: Tensor, piece_map: PieceMap, *, mode: str) -> Tensor:
-    """Rebuild a logit for every mapped teacher piece from its student pieces: [N, V_s] -> [N, rows].
+    """Rebuild a logit for each mapped teacher piece from its pieces: [N, V_s] -> [N, rows].
 
     "sum" adds the pieces' logits (a product of scores), "logsumexp" adds scores (arXiv 2205.02340,
     reduce-map; its script uses the latter). The gradient is exact; the published one is sampled.
@@ -126,7 +126,7 @@ def _scores(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _transposed(piece_map: PieceMap) -> tuple[Tensor, Tensor]:
-    """Return for every student piece the rows that contain it, laid end to end, and their offsets."""
+    """List for every student piece the rows that contain it, end to end, with offsets."""
     sizes = piece_map.offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
     order = piece_map.indices.argsort(stable=True)

@@ -4,11 +4,14 @@ import gzip
 import io
 import json
 import lzma
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rubert_lite.errors import InputError
 
@@ -30,9 +33,10 @@ def read_texts(
 ) -> Iterator[Line]:
     """Stream the texts of one file, or of standard input (`-`) as plain lines.
 
-    The kind follows from the name: .txt (or anything unknown) is a text a line, .jsonl has the text under `field` (None: the line itself),
-    .parquet in the column `field`; .gz, .xz and .zst may follow. `on_bytes` is told the growth in bytes read from
-    disk. Broken lines come out as problems; a file that cannot be read at all raises InputError.
+    The kind follows from the name: .txt (or anything unknown) is a text a line, .jsonl has the text
+    under `field` (None: the line itself), .parquet in the column `field`; .gz, .xz and .zst may
+    follow. `on_bytes` is told the growth in bytes read from disk. Broken lines come out as
+    problems; a file that cannot be read at all raises InputError.
     """
     if str(path) == "-":
         yield from _lines(sys.stdin.buffer, "standard input", None)
@@ -50,8 +54,12 @@ def read_texts(
     with path.open("rb") as raw:
         counted = _counting(raw, on_bytes)
         try:
-            with _decompressed(counted, compression) as stream:
+            with ExitStack() as stack:
+                stream = stack.enter_context(_decompressed(counted, compression))
                 if kind == ".parquet":
+                    # Parquet is read from its end: a packed file is unpacked beside it first.
+                    if compression:
+                        stream = stack.enter_context(_unpacked(stream))
                     yield from _rows(stream, path, field or "text")
                 else:
                     yield from _lines(stream, str(path), field if kind == ".jsonl" else None)
@@ -89,7 +97,7 @@ def _counting(raw: IO[bytes], on_bytes: Callable[[int], None] | None) -> IO[byte
 
 def _decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     if compression == ".gz":
-        return gzip.open(stream)
+        return cast(IO[bytes], gzip.open(stream))
     if compression == ".xz":
         return lzma.open(stream)
     if compression == ".zst":
@@ -97,6 +105,13 @@ def _decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
 
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stream), 1 << 20)
     return stream
+
+
+def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+    file = tempfile.TemporaryFile()
+    shutil.copyfileobj(stream, file)
+    file.seek(0)
+    return file
 
 
 def _lines(stream: IO[bytes], name: str, field: str | None) -> Iterator[Line]:
@@ -142,7 +157,8 @@ def _rows(stream: IO[bytes], path: Path, field: str) -> Iterator[Line]:
     import pyarrow.parquet
 
     try:
-        # Parquet needs seeking, which a compressed stream gives by reading again; pyarrow has its own compression.
+        # Parquet needs seeking, which a compressed stream gives by reading again; pyarrow has its
+        # own compression.
         table = pyarrow.parquet.ParquetFile(stream)
         if field not in table.schema_arrow.names:
             names = ", ".join(table.schema_arrow.names)

@@ -1,7 +1,8 @@
 """Tokenise the corpus for teacher and student, align both, and store it for memory-mapped reading.
 
-A shard is a folder of plain .npy arrays: the ids of all its texts end to end, one byte of flags for every
-piece, and where each text begins. A text that is too long is cut where both sides have a boundary.
+A shard is a folder of plain .npy arrays: the ids of all its texts end to end, one byte of flags for
+every piece, and where each text begins. A text that is too long is cut where both sides have a
+boundary.
 """
 
 import json
@@ -58,9 +59,11 @@ class Shard:
         """Map the arrays of `folder` without reading them."""
         sides = []
         for name in ("teacher", "student"):
-            arrays = (np.load(folder / f"{name}-{a}.npy", mmap_mode="r") for a in ("ids", "flags"))
-            sides.append(Side(*arrays, np.load(folder / f"{name}-starts.npy")))
-        return cls(*sides)
+            ids, flags = (
+                np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("ids", "flags")
+            )
+            sides.append(Side(ids, flags, np.load(folder / f"{name}-starts.npy")))
+        return cls(sides[0], sides[1])
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def build_shards(
 ) -> dict[str, int]:
     """Write one folder of arrays for each corpus file, and `out/shards.json` with the sums.
 
-    `teacher` and `student` are tokenizer.json files, `max_length` counts pieces with specials on either
-    side; `strings` adds the published string matching (slow, for comparison).
+    `teacher` and `student` are tokenizer.json files, `max_length` counts pieces with specials on
+    either side; `strings` adds the published string matching (slow, for comparison).
     """
     files = sorted(corpus.glob("*.txt"))
     if not files:
@@ -216,7 +219,7 @@ def _cut(teacher: Side, student: Side, *, max_length: int) -> tuple[Side, Side, 
     if not len(long):
         return teacher, student, 0
     keep = [np.ones(len(side.ids), dtype=bool) for side in (teacher, student)]
-    for index in long:
+    for index in long.tolist():
         ends = []
         for side in (teacher, student):
             flags = side.flags[side.text(index)][:-1]  # without [SEP]

@@ -1,7 +1,7 @@
 """Run a stage once: what was made of the same inputs and settings is not made again.
 
-A stage works in a hidden folder beside its own, which is renamed when it is whole. `stage.json` says what
-it was made from: settings, inputs, versions. Equal means skip; different needs `--force`.
+A stage works in a hidden folder beside its own, which is renamed when it is whole. `stage.json`
+says what it was made from: settings, inputs, versions. Equal means skip; different needs `--force`.
 """
 
 import json

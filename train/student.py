@@ -22,8 +22,8 @@ from transformers import (
 from rubert_lite.errors import ConfigError, InputError
 
 _TYPES = ("bert", "distilbert")
-# On a CPU the fused kernel's forward pass in bfloat16 with a mask took 17 times as long as plain products
-# (8 layers of 80 x 100 pieces: 708 ms against 41 ms, torch 2.13); training texts are short.
+# On a CPU the fused kernel's forward pass in bfloat16 with a mask took 17 times as long as plain
+# products (8 layers of 80 x 100 pieces: 708 ms against 41 ms, torch 2.13).
 _ATTENTION = "eager"
 # Parameters without which a masked language model cannot predict; transformers would make them up.
 _HEAD = {
@@ -58,7 +58,7 @@ class Shape:
         ]
         if not problems and self.hidden_size % self.heads:
             problems.append(
-                f"student.hidden_size = {self.hidden_size} is not a multiple of heads = {self.heads}"
+                f"student.hidden_size = {self.hidden_size}: no multiple of heads = {self.heads}"
             )
         if not 0 <= self.dropout < 1:
             problems.append(f"student.dropout = {self.dropout}: expected 0 <= dropout < 1")
@@ -139,11 +139,23 @@ def load_masked_lm(source: str | Path, *, revision: str | None = None) -> nn.Mod
     absent = [k for k in _HEAD[config.model_type] if k in info["missing_keys"]]
     if absent:
         raise InputError(
-            f"{source}: has no masked-language-model head ({absent[0]} is missing): use the checkpoint of"
-            " the pretrained model, not of a classifier or sentence encoder"
+            f"{source}: has no masked-language-model head ({absent[0]} is missing): use the"
+            " checkpoint of the pretrained model, not of a classifier or sentence encoder"
         )
     loaded: nn.Module = model
     return loaded
+
+
+def hidden_size(model: nn.Module) -> int:
+    """Return the width of the hidden states."""
+    config: Any = model.config
+    return int(config.hidden_size)
+
+
+def max_length(model: nn.Module) -> int:
+    """Return how many positions a model has."""
+    config: Any = model.config
+    return int(config.max_position_embeddings)
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -168,7 +180,7 @@ def encoder_states(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor,
 
 
 def output_rows(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    """Return the output head in parts: a transform of hidden vectors, the rows [V, D] and the bias [V].
+    """Return the output head in parts: a transform of hidden vectors, rows [V, D], bias [V].
 
     logits = transform(hidden) @ rows.T + bias; so some positions or some classes can be had alone.
     """

@@ -1,4 +1,4 @@
-"""Held-out measures of a student: its own masked-LM loss, and how far it agrees with its teacher."""
+"""Held-out measures: the student's own masked-LM loss, and its agreement with the teacher."""
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ def validate(valid: Texts, pair: Pair) -> dict[str, float]:
     """Measure a student on fixed batches and fixed masks; values in nats and shares.
 
     mlm, mlm_top1: cross-entropy and accuracy on 15% masked pieces of the student's own tokens.
-    Against a teacher, at the positions where both have a piece with the same span, over the shared classes,
-    KL(teacher || student) at T = 1 and the share of equal first choices: kl_clean, top1_clean with
-    unmasked input; kl_masked, top1_masked where that same piece is masked on both sides.
+    Against a teacher, at the positions where both have a piece with the same span, over the shared
+    classes, KL(teacher || student) at T = 1 and the share of equal first choices: kl_clean,
+    top1_clean with unmasked input; kl_masked, top1_masked where that same piece is masked on both
+    sides.
     """
     pair.student.eval()
     vocabularies = pair.vocabularies

@@ -1,7 +1,8 @@
 """Choose the student's vocabulary: prune the teacher's, train a smaller one, or map dropped pieces.
 
-All three give a tokenizer.json whose ids are the student's rows, so nothing behind this stage knows the
-method. The student keeps the teacher's normaliser and pre-tokenizer: both sides see the same words.
+All three give a tokenizer.json whose ids are the student's rows, so nothing behind this stage knows
+the method. The student keeps the teacher's normaliser and pre-tokenizer: both sides see the same
+words.
 """
 
 import json
@@ -22,6 +23,7 @@ from rubert_lite.errors import InputError
 from rubert_lite.wordpiece import (
     SPECIAL_PIECES,
     bert_tokenizer_spec,
+    check_tokenizer,
     map_tokenizer,
     pieces_by_id,
     prune_tokenizer,
@@ -37,6 +39,31 @@ _CHUNK = 4096
 def open_tokenizer(spec: Spec) -> Tokenizer:
     """Make a tokenizer of a tokenizer.json in memory."""
     return Tokenizer.from_str(json.dumps(spec))
+
+
+def read_tokenizer(source: str) -> Spec:
+    """Read a WordPiece tokenizer from a folder (tokenizer.json or vocab.txt) or by hub id."""
+    folder = Path(source)
+    if (folder / "tokenizer.json").is_file():
+        spec: Spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    elif (folder / "vocab.txt").is_file():
+        settings = {}
+        if (folder / "tokenizer_config.json").is_file():
+            settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        pieces = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        spec = bert_tokenizer_spec(pieces, lowercase=bool(settings.get("do_lower_case", False)))
+    elif folder.is_dir():
+        raise InputError(f"{source}: no tokenizer.json or vocab.txt in this folder")
+    else:
+        from transformers import AutoTokenizer
+
+        try:
+            fast = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source}: no such folder, and not a hub id: {error}") from error
+        spec = json.loads(fast.backend_tokenizer.to_str())
+    check_tokenizer(spec)
+    return spec | {"truncation": None, "padding": None}
 
 
 def chunks(texts: Iterable[str], size: int = _CHUNK) -> Iterator[list[str]]:
@@ -78,15 +105,15 @@ def count_pieces(spec: Spec, texts: Iterable[str]) -> tuple[Ints, Counter[str]]:
 def choose_kept(spec: Spec, counts: Ints, size: int, *, min_char_count: int = 2) -> list[int]:
     """Choose `size` ids: specials, the alphabet of the corpus, then the most frequent pieces.
 
-    The alphabet is every single character that stands in the vocabulary bare and with `##` and was seen at
-    least `min_char_count` times in either form; keeping both forms means that its words never become [UNK].
-    Kept ids rise, so the student's order is the teacher's. Raises InputError when `size` is below the
-    alphabet or above the vocabulary.
+    The alphabet is every single character that stands in the vocabulary bare and with `##` and was
+    seen at least `min_char_count` times in either form; keeping both forms means that its words
+    never become [UNK]. Kept ids rise, so the student's order is the teacher's. Raises InputError
+    when `size` is below the alphabet or above the vocabulary.
     """
     pieces = pieces_by_id(spec)
     if size > len(pieces):
         raise InputError(
-            f"vocabulary size {size}: above the teacher's {len(pieces)} pieces; choose a smaller one"
+            f"vocabulary size {size}: above the teacher's {len(pieces)} pieces: choose less"
         )
     index = {p: i for i, p in enumerate(pieces)}
     must = {index[p] for p in SPECIAL_PIECES}
@@ -97,7 +124,7 @@ def choose_kept(spec: Spec, counts: Ints, size: int, *, min_char_count: int = 2)
             must |= {bare, tail}
     if size < len(must):
         raise InputError(
-            f"vocabulary size {size}: below the {len(must)} pieces that the specials and the alphabet need"
+            f"vocabulary size {size}: below the {len(must)} pieces of specials and alphabet"
         )
     order = np.argsort(-counts, kind="stable")
     unused = {i for i, p in enumerate(pieces) if p.startswith("[unused")}
@@ -106,7 +133,7 @@ def choose_kept(spec: Spec, counts: Ints, size: int, *, min_char_count: int = 2)
 
 
 def prune(spec: Spec, counts: Ints, size: int) -> tuple[Spec, list[int]]:
-    """Prune to the `size` best pieces; return the new tokenizer and the teacher id of each new one."""
+    """Prune to the `size` best pieces; return the tokenizer and the teacher id of each piece."""
     kept = choose_kept(spec, counts, size)
     return prune_tokenizer(spec, kept), kept
 
@@ -129,7 +156,7 @@ def train_wordpiece(
     fixed = [*SPECIAL_PIECES, *alphabet, *("##" + c for c in alphabet)]
     if size < len(fixed):
         raise InputError(
-            f"vocabulary size {size}: below the {len(fixed)} pieces that the specials and the alphabet need"
+            f"vocabulary size {size}: below the {len(fixed)} pieces of specials and alphabet"
         )
     learner = Tokenizer(WordPiece(unk_token="[UNK]"))
     learner.normalizer, learner.pre_tokenizer = template.normalizer, template.pre_tokenizer
@@ -165,8 +192,9 @@ def map_dropped(
 ) -> tuple[Spec, list[int]]:
     """Keep `size` pieces and let every other one use the row of its nearest kept piece.
 
-    Nearest: largest dot product of the teacher's word embeddings [pieces, hidden] (GLMD, arXiv 2306.06625,
-    map method "decoder"). The segmentation stays the teacher's. Returns the tokenizer and the kept ids.
+    Nearest: largest dot product of the teacher's word embeddings [pieces, hidden] (GLMD, arXiv
+    2306.06625, map method "decoder"). The segmentation stays the teacher's. Returns the tokenizer
+    and the kept ids.
     """
     kept = choose_kept(spec, counts, size)
     new_ids = np.zeros(len(embeddings), dtype=np.int64)
@@ -217,7 +245,8 @@ def write_vocabulary(
 ) -> None:
     """Write tokenizer.json, vocabulary.json and coverage.json into `out`.
 
-    The tokenizer is written from our own JSON: the library's writer would drop pieces that share an id.
+    The tokenizer is written from our own JSON: the library's writer would drop pieces that share an
+    id.
     """
     vocabulary = {"method": method, "teacher_ids": list(kept)}
     for name, data in (

@@ -1,0 +1,212 @@
+"""The command `rubert-lite`: standard output is data, standard error is talk.
+
+Exit status: 0, 1 (an error with a name: its message only), 2 (usage), 130 (Ctrl-C).
+"""
+
+import argparse
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, load
+from .errors import PackageError, RubertLiteError
+from .inputs import chunks
+from .locate import available_models, locate
+from .model import Model
+from .package import Manifest, ModelPackage
+from .texts import read_texts
+from .vectors import json_line, writer
+
+_GROUP = "rubert_lite.commands"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # data, whatever the locale of the terminal
+    try:
+        with _warnings_shown():
+            status = _run(words)
+        sys.stdout.flush()
+        return status
+    except RubertLiteError as error:
+        print(f"rubert-lite: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("rubert-lite: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    commands = {"models": _models, "info": _info, "verify": _verify}
+    commands |= {"encode": _encode, "classify": _classify}
+    # Looking for installed commands costs time: only when none of ours is asked for.
+    others = {} if words and words[0] in commands else _installed_commands()
+    if words and words[0] in others:
+        return _run_installed(others[words[0]], words[1:])
+    arguments = _parser(sorted(others)).parse_args(words)
+    commands[arguments.command](arguments)
+    return 0
+
+
+def _installed_commands() -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group=_GROUP)}
+
+
+def _run_installed(command: EntryPoint, words: list[str]) -> int:
+    try:
+        run = command.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("rubert_lite"):
+            raise  # our own mistake
+        raise PackageError(
+            f"{command.name}: {error.name} is not installed: pip install"
+            f" 'rubert-lite[{command.name}]'"
+        ) from error
+    return int(run(words))
+
+
+def _parser(others: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rubert-lite",
+        description="Encode and classify Russian text with small distilled BERT students.",
+        epilog=f"installed commands: {', '.join(others)}" if others else None,
+    )
+    parser.add_argument("--version", action="version", version=f"rubert-lite {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("models", help="list the models that can be loaded by name")
+    for name, text in (
+        ("info", "print the manifest of a model as JSON"),
+        ("verify", "check the files of a model, and that each variant loads"),
+    ):
+        _model_argument(commands.add_parser(name, help=text))
+
+    run = argparse.ArgumentParser(add_help=False)
+    _model_argument(run)
+    run.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="UTF-8 text; - is standard input"
+    )
+    run.add_argument("--variant", help="graph of the package, e.g. int8, fp32")
+    run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    run.add_argument("--lanes", type=int, help="threads (default: the usable CPUs)")
+    run.add_argument("--field", help="FILE is JSON lines, and the text is this field")
+
+    encode = commands.add_parser(
+        "encode", parents=[run], help="write the vectors of texts, one text a line"
+    )
+    encode.add_argument(
+        "--output", type=Path, metavar="F.npy|.jsonl|.parquet", help="default: JSON lines, printed"
+    )
+    encode.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first dimensions")
+    encode.add_argument("--dtype", choices=["float32", "float16"], default="float32")
+
+    classify = commands.add_parser(
+        "classify", parents=[run], help="print label, score and scores of each text as JSON lines"
+    )
+    classify.add_argument("--pair-field", help="the second text of a pair, with --field")
+    classify.add_argument("--top-k", type=int, metavar="N", help="scores of the best labels only")
+    return parser
+
+
+def _model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="NAME", help="name, directory, or hub id owner/name")
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    for name, path in available_models().items():
+        try:
+            manifest = ModelPackage.open(path, verify=False).manifest
+        except PackageError as error:
+            print(f"rubert-lite: {error}", file=sys.stderr)
+            continue
+        what = ", ".join(manifest.labels) if manifest.labels else "embedding"
+        print(name, manifest.version, f"{_megabytes(manifest):.1f} MB", what, sep="\t")
+
+
+def _megabytes(manifest: Manifest) -> float:
+    return sum(entry.size for entry in manifest.files.values()) / 1e6
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    package = ModelPackage.open(locate(arguments.model), verify=False)
+    print(f"rubert-lite: {package.path}", file=sys.stderr)
+    sys.stdout.write(package.manifest.to_json().decode("utf-8"))
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    package = ModelPackage.open(locate(arguments.model))
+    for variant in package.manifest.variants:
+        load(package.path, variant=variant, lanes=1, verify=False)
+    count, size = len(package.manifest.files), _megabytes(package.manifest)
+    print(f"{package.path}: {count} files, {size:.1f} MB, as they were made")
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    write = writer(arguments.output) if arguments.output else None
+    model = _load(arguments)
+    fields = (arguments.field,) if arguments.field else ()
+    arrays = model.iter_encode(
+        read_texts(arguments.file, fields=fields),
+        truncate_dim=arguments.truncate_dim,
+        dtype=arguments.dtype,
+        # A bar between the lines of data would make both unreadable.
+        progress=write is not None or not sys.stdout.isatty(),
+    )
+    if write is None:
+        for array in arrays:
+            sys.stdout.writelines(json_line(row) for row in array)
+        return
+    none = np.empty((0, arguments.truncate_dim or model.dim), dtype=arguments.dtype)
+    write(chain([none], arrays), arguments.output)
+
+
+def _classify(arguments: argparse.Namespace) -> None:
+    if arguments.pair_field and not arguments.field:
+        _parser([]).error("--pair-field needs --field")
+    model = _load(arguments)
+    model.classify([], top_k=arguments.top_k)  # complains before it waits for input
+    fields = tuple(f for f in (arguments.field, arguments.pair_field) if f)
+    for chunk in chunks(read_texts(arguments.file, fields=fields)):
+        for prediction in model.classify(chunk, top_k=arguments.top_k):
+            print(json.dumps(asdict(prediction), ensure_ascii=False))
+
+
+def _load(arguments: argparse.Namespace) -> Model:
+    return load(
+        arguments.model,
+        variant=arguments.variant,
+        device=arguments.device,
+        lanes=arguments.lanes,
+    )
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show our warnings while a command runs; logging is nobody else's business."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("rubert-lite: %(message)s"))
+    logger = logging.getLogger(__package__)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Find a model by name: shipped or installed, a directory, or a hub id."""
+
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from .errors import ModelNotFound
+from .package import MANIFEST
+
+HOME = "RUBERT_LITE_HOME"
+_ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
+
+
+def shipped_folder() -> Path:
+    """Return where the models of the wheel lie."""
+    return Path(str(files(__package__))) / "models"
+
+
+def installed_folder() -> Path | None:
+    """Return the folder of installed models, named by $RUBERT_LITE_HOME."""
+    home = os.environ.get(HOME)
+    return Path(home) if home else None
+
+
+def available_models() -> dict[str, Path]:
+    """List the models that can be loaded by name: shipped ones, then installed ones."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_folder(), installed_folder()):
+        if folder is None or not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir()):
+            if _ALIAS.fullmatch(path.name) and (path / MANIFEST).is_file():
+                found.setdefault(path.name, path)
+    return found
+
+
+def locate(name: str | os.PathLike[str]) -> Path:
+    """Return the directory of a model.
+
+    In order: a shipped or installed model of that name, a directory, a hub id
+    `owner/name[@revision]` (through huggingface_hub; HF_HUB_OFFLINE is honoured). Raises
+    ModelNotFound with what was tried.
+    """
+    text = os.fspath(name)
+    named = available_models()
+    if isinstance(name, str) and text in named:
+        return named[text]
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelNotFound(f"{text}: a file, expected the directory of a model package")
+    tried = ["models of that name: " + (", ".join(named) or "none is installed"), "a directory"]
+    if isinstance(name, str) and _HUB_ID.fullmatch(text) and not text.startswith("."):
+        return _download(text, tried)
+    raise ModelNotFound(f"{text}: no such model; tried {'; '.join(tried)}")
+
+
+def _download(name: str, tried: list[str]) -> Path:
+    repository, _, revision = name.partition("@")
+    # Imported here: it reads its environment (HF_HUB_OFFLINE, HF_HOME) at import, and takes its
+    # time.
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise ModelNotFound(
+            f"{name}: no such model; tried {'; '.join(tried)}; for hub ids:"
+            " pip install huggingface_hub"
+        ) from error
+    try:
+        return Path(snapshot_download(repository, revision=revision or None))
+    # OSError: no connection, or offline and not in the cache.
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelNotFound(
+            f"{name}: no such model; tried {'; '.join(tried)}; the hub: {type(error).__name__}."
+            " Offline, only what is in its cache can be loaded"
+        ) from error

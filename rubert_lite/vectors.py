@@ -1,0 +1,105 @@
+"""Write vectors as they come, to a file that appears under its name only when it is whole."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+Arrays: TypeAlias = Iterable[NDArray[Any]]
+
+
+def writer(path: Path) -> Callable[[Arrays, Path], None]:
+    """Return the function that writes vectors in the format that the name of a file asks for.
+
+    The first array tells width and type; it may have no rows, but must be there. Raises InputError
+    before anything is computed: for another format, parquet without pyarrow, a missing directory.
+    """
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"{path}: parquet needs pyarrow: pip install pyarrow") from error
+    if path.suffix not in _WRITERS:
+        raise InputError(f"{path}: unknown format, expected a name in {', '.join(_WRITERS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: no directory {path.parent}: create it first")
+    return _WRITERS[path.suffix]
+
+
+def json_line(row: NDArray[Any]) -> str:
+    """Write one vector as a JSON object; 9 digits give each float32 back exactly."""
+    return '{"vector": [' + ", ".join([f"{x:.9g}" for x in row.tolist()]) + "]}\n"
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_npy(arrays: Arrays, path: Path) -> None:
+    with _whole(path) as partial, partial.open("wb") as file:
+        stream = iter(arrays)
+        array = next(stream)
+        rows = len(array)
+        _npy_header(file, rows, array)
+        file.write(array.tobytes())
+        for array in stream:
+            rows += len(array)
+            file.write(array.tobytes())
+        # numpy leaves room for the number of rows to grow: the header keeps its length.
+        file.seek(0)
+        _npy_header(file, rows, array)
+
+
+def _npy_header(file: IO[bytes], rows: int, like: NDArray[Any]) -> None:
+    header = {
+        "descr": np.lib.format.dtype_to_descr(like.dtype),
+        "fortran_order": False,
+        "shape": (rows, like.shape[1]),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _write_jsonl(arrays: Arrays, path: Path) -> None:
+    with _whole(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        for array in arrays:
+            file.writelines(json_line(row) for row in array)
+
+
+def _write_parquet(arrays: Arrays, path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    def table(array: NDArray[Any]) -> Any:
+        flat = pyarrow.array(array.reshape(-1))
+        column = pyarrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
+        return pyarrow.table({"vector": column})
+
+    with _whole(path) as partial:
+        stream = iter(arrays)
+        first = table(next(stream))
+        with pyarrow.parquet.ParquetWriter(partial, first.schema) as out:
+            out.write_table(first)
+            for array in stream:
+                out.write_table(table(array))
+
+
+_WRITERS: dict[str, Callable[[Arrays, Path], None]] = {
+    ".npy": _write_npy,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}

@@ -1,0 +1,163 @@
+"""A model package of a few kilobytes, made without torch: embedding rows, mean, norm."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from rubert_lite import Model, load
+from rubert_lite.package import Manifest, seal
+from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec
+
+LETTERS = "абвгдежзийклмнопрстуфхцчшщъыьэюяё.,!?-"
+WORDS = ["Привет", "При", "##вет", "мир", "добрый", "день", "дождь", "##дь"]
+PIECES = [*SPECIAL_PIECES, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS), "П"]
+HIDDEN = 8
+
+Maker = Callable[..., Path]
+
+
+def graph(
+    *,
+    vocab_size: int,
+    labels: int,
+    with_types: bool,
+    metadata: dict[str, str],
+    outputs: tuple[str, ...] = ("pooled", "sentence_embedding", "logits"),
+) -> onnx.ModelProto:
+    """Build the fast graph of the contract over random rows."""
+    random = np.random.default_rng(7)
+
+    def constant(name: str, values: Any) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.asarray(values), name)
+
+    weights = [
+        constant("rows", random.normal(size=(vocab_size, HIDDEN)).astype(np.float32)),
+        constant("axis", np.array([1])),
+        constant("least", np.array(1e-12, dtype=np.float32)),
+    ]
+    nodes = [helper.make_node("Gather", ["rows", "input_ids"], ["embedded"])]
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])]
+    last = "embedded"
+    if with_types:
+        inputs.append(
+            helper.make_tensor_value_info("token_type_ids", TensorProto.INT64, ["batch", "length"])
+        )
+        weights.append(constant("types", random.normal(size=(2, HIDDEN)).astype(np.float32)))
+        nodes.append(helper.make_node("Gather", ["types", "token_type_ids"], ["typed"]))
+        nodes.append(helper.make_node("Add", ["embedded", "typed"], ["both"]))
+        last = "both"
+    nodes += [
+        helper.make_node("ReduceMean", [last, "axis"], ["pooled"], keepdims=0),
+        helper.make_node("ReduceL2", ["pooled", "axis"], ["length_of"], keepdims=1),
+        helper.make_node("Max", ["length_of", "least"], ["divisor"]),
+        helper.make_node("Div", ["pooled", "divisor"], ["sentence_embedding"]),
+    ]
+    widths = {"pooled": HIDDEN, "sentence_embedding": HIDDEN}
+    if labels:
+        weights.append(constant("head", random.normal(size=(HIDDEN, labels)).astype(np.float32)))
+        nodes.append(helper.make_node("MatMul", ["pooled", "head"], ["logits"]))
+        widths["logits"] = labels
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "tiny",
+            inputs,
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+                for name, width in widths.items()
+                if name in outputs
+            ],
+            weights,
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return model
+
+
+def build(
+    directory: Path,
+    *,
+    labels: tuple[str, ...] = (),
+    max_length: int = 16,
+    metadata: dict[str, str] | None = None,
+    pieces: list[str] = PIECES,
+    **graph_changes: Any,
+) -> Path:
+    """Write a package to a directory and seal it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer = json.dumps(bert_tokenizer_spec(pieces), ensure_ascii=False).encode()
+    (directory / "tokenizer.json").write_bytes(tokenizer)
+    digest = hashlib.sha256(tokenizer).hexdigest()
+    settings: dict[str, Any] = {
+        "vocab_size": len(pieces),
+        "labels": len(labels),
+        "with_types": False,
+        "metadata": {
+            "rubert_lite.tokenizer_sha256": digest,
+            "rubert_lite.vocab_size": str(len(pieces)),
+        }
+        | (metadata or {}),
+    }
+    onnx.save(graph(**settings | graph_changes), directory / "fast.fp32.onnx")
+    manifest = Manifest(
+        name="tiny",
+        version="1",
+        license="Apache-2.0",
+        teacher="none",
+        task="classification" if labels else "embedding",
+        labels=labels,
+        vocab_size=len(pieces),
+        hidden_size=HIDDEN,
+        max_length=max_length,
+        pooling="mean",
+        normalize=True,
+        truncate_dims=(4,),
+        variants={"fp32": "fast.fp32.onnx"},
+        default_variant="fp32",
+        tokenizer_sha256=digest,
+    )
+    seal(directory, manifest)
+    return directory
+
+
+@pytest.fixture
+def make_package(tmp_path: Path) -> Maker:
+    """Return a function that builds a package with changes; see `build`."""
+
+    def make(name: str = "tiny", **changes: Any) -> Path:
+        return build(tmp_path / name, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a package that no test changes."""
+    return build(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def classifier_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a package with three labels and token types that no test changes."""
+    directory = tmp_path_factory.mktemp("models") / "tiny-mood"
+    return build(directory, labels=("добро", "зло", "ничто"), with_types=True)
+
+
+@pytest.fixture(scope="session")
+def model(shared_package: Path) -> Model:
+    return load(shared_package, lanes=1)
+
+
+@pytest.fixture(scope="session")
+def classifier(classifier_package: Path) -> Model:
+    return load(classifier_package, lanes=1)

@@ -1,0 +1,223 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, DistilBertModel, RobertaConfig, RobertaForMaskedLM
+
+from rubert_lite.errors import ConfigError, InputError
+from train.initialise import Links, initialise
+from train.student import (
+    Shape,
+    build,
+    count_parameters,
+    encoder_states,
+    freeze,
+    load_masked_lm,
+    output_rows,
+)
+
+IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]])
+MASK = IDS > 0
+V = 12
+SAME = Links([[i] for i in range(V)], [[i] for i in range(V)])
+
+
+def small(architecture: Any = "distilbert", *, layers: int = 4, width: int = 16) -> Any:
+    shape = Shape(layers, width, 4, 24, V, 16, architecture)
+    return build(shape).eval()
+
+
+def shaken(model: Any, seed: int = 0) -> Any:
+    """Move every parameter, so that biases and LayerNorms are not what any model starts with."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in freeze(model).parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS, attention_mask=MASK.long()).logits[MASK]
+
+
+# Millions by our count, and as printed on the model cards.
+@pytest.mark.parametrize(
+    ("layers", "width", "ffn", "pieces", "millions", "card"),
+    [
+        (6, 768, 3072, 119547, 135.45, 135.5),
+        (2, 768, 3072, 119547, 107.09, 107.1),
+        (3, 264, 792, 30522, 10.39, 10.4),
+        (3, 264, 792, 5000, 3.63, 3.6),
+    ],
+)
+def test_published_parameter_counts_of_the_students(
+    layers: int, width: int, ffn: int, pieces: int, millions: float, card: float
+) -> None:
+    with torch.device("meta"):
+        count = count_parameters(build(Shape(layers, width, 12, ffn, pieces))) / 1e6
+    assert count == pytest.approx(millions, abs=0.01)
+    assert count == pytest.approx(card, abs=0.06)
+
+
+def test_the_teachers_card_counts_encoder_and_pooler_but_no_head() -> None:
+    with torch.device("meta"):
+        model: Any = build(Shape(12, 768, 12, 3072, 119547, architecture="bert"))
+        with_pooler = BertModel(model.config)
+    assert round(count_parameters(with_pooler) / 1e6, 1) == 177.9
+    assert round(count_parameters(model.bert) / 1e6, 1) == 177.3
+    assert round(count_parameters(model) / 1e6, 1) == 178.0
+
+
+def test_shape_tells_all_problems_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Shape(layers=0, ffn_size=-1, dropout=1.0)
+    assert len(caught.value.problems) == 3
+    with pytest.raises(ConfigError, match="multiple of heads = 5"):
+        Shape(hidden_size=264, heads=5)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_head_in_parts_gives_the_models_logits(architecture: str) -> None:
+    model = shaken(small(architecture))
+    states = encoder_states(model, IDS, MASK)
+    assert [tuple(s.shape) for s in states] == [(2, 5, 16)] * 5
+    transform, weight, bias = output_rows(model)
+    torch.testing.assert_close((transform(states[-1]) @ weight.T + bias)[MASK], logits(model))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_output_matrix_is_tied(architecture: str) -> None:
+    model = small(architecture)
+    assert output_rows(model)[1] is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("cut", ["topleft", "pca"])
+@pytest.mark.parametrize("pair", ["bert bert", "distilbert distilbert", "bert distilbert"])
+def test_equal_shape_and_vocabulary_reproduce_the_teacher(pair: str, cut: Any) -> None:
+    kind, own = pair.split()
+    teacher, student = shaken(small(kind)), small(own)
+    assert (logits(student) - logits(teacher)).abs().max() > 0.1
+    initialise(student, teacher, SAME, rows="fvt", layers="select", cut=cut)
+    if kind == own:
+        assert torch.equal(logits(student), logits(teacher))
+    else:  # one token type folded into the positions: another order of the same sum
+        torch.testing.assert_close(logits(student), logits(teacher), atol=2e-6, rtol=0)
+
+
+TEACHER_PIECES = ["дом", "дома", "домик", "кот", "##а"]
+STUDENT_PIECES = ["дом", "##а", "##ик", "кот", "ы"]
+# дом -> дом, дома -> дом|##а, домик -> дом|##ик, кот -> кот, ##а -> ##а
+SPLITS = [[0], [0, 1], [0, 2], [3], [1]]
+# the student's pieces in teacher pieces: ##ик and ы have none here
+SOURCES: list[list[int]] = [[0], [4], [], [3], []]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sources"),
+    [
+        ("mean", {"дом": ["дом", "дома", "домик"], "##а": ["дома", "##а"], "##ик": ["домик"]}),
+        ("fvt", {"дом": ["дом"], "##а": ["##а"], "кот": ["кот"]}),
+    ],
+)
+def test_rows_and_bias_of_worked_pieces(rows: Any, sources: dict[str, list[str]]) -> None:
+    teacher = shaken(build(Shape(2, 16, 4, 24, 5, 16)))
+    student = build(Shape(2, 8, 4, 12, 5, 16))
+    before = output_rows(student)[1].clone()
+    initialise(student, teacher, Links(SPLITS, SOURCES), rows=rows, layers="random", cut="topleft")
+    _, given, given_bias = output_rows(teacher)
+    _, got, bias = output_rows(student)
+    for piece, names in sources.items():
+        ids = [TEACHER_PIECES.index(name) for name in names]
+        new = STUDENT_PIECES.index(piece)
+        torch.testing.assert_close(got[new], given[ids].mean(0)[:8])
+        torch.testing.assert_close(bias[new], given_bias[ids].mean())
+    assert torch.equal(got[4], before[4])  # ы stands in no split: its random row stays
+
+
+def test_fvt_takes_the_mean_of_the_teacher_pieces_of_a_new_piece() -> None:
+    teacher, student = shaken(small()), small()
+    initialise(student, teacher, Links([], [[3, 4]] + [[]] * (V - 1)), rows="fvt", layers="random")
+    expected = output_rows(teacher)[1][[3, 4]].mean(0)
+    torch.testing.assert_close(output_rows(student)[1][0].detach(), expected)
+
+
+def test_topleft_cut_of_averaged_layers_positions_and_norms() -> None:
+    teacher, student = shaken(small("bert", layers=4)), small(layers=2, width=8)
+    initialise(student, teacher, SAME, layers="average", cut="topleft")
+    deep = [layer.attention.self.query.weight for layer in teacher.bert.encoder.layer]
+    for k, layer in enumerate(student.distilbert.transformer.layer):
+        mean = (deep[2 * k] + deep[2 * k + 1]) / 2
+        torch.testing.assert_close(layer.attention.q_lin.weight.detach(), mean[:8, :8])
+    given, own = teacher.bert.embeddings, student.distilbert.embeddings
+    folded = given.position_embeddings.weight + given.token_type_embeddings.weight[0]
+    torch.testing.assert_close(own.position_embeddings.weight.detach(), folded[:, :8])
+    torch.testing.assert_close(own.LayerNorm.weight.detach(), given.LayerNorm.weight[:8])
+    torch.testing.assert_close(own.LayerNorm.bias.detach(), given.LayerNorm.bias[:8])
+
+
+def test_pca_keeps_more_of_the_rows_than_the_first_dimensions() -> None:
+    teacher, kept = shaken(small()), {}
+    rows = output_rows(teacher)[1]
+    rows[:, ::2] *= 0.1  # variance in every second dimension: no cut of a side holds it
+    for cut in ("topleft", "pca"):
+        student = small(width=8)
+        initialise(student, teacher, SAME, layers="random", cut=cut)
+        kept[cut] = output_rows(student)[1].detach().square().sum()
+    assert kept["pca"] > 1.5 * kept["topleft"]
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_saved_model_loads_with_equal_logits(architecture: str, tmp_path: Path) -> None:
+    model = shaken(small(architecture))
+    model.save_pretrained(tmp_path)
+    loaded = freeze(load_masked_lm(tmp_path))
+    assert torch.equal(logits(loaded), logits(model))
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+
+
+def without_head(model: nn.Module) -> Any:
+    return (
+        DistilBertModel(model.config) if "distil" in str(type(model)) else BertModel(model.config)
+    )
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_encoder_without_a_head_is_refused(architecture: str, tmp_path: Path) -> None:
+    without_head(small(architecture)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no masked-language-model head"):
+        load_masked_lm(tmp_path)
+
+
+def test_missing_directory_and_other_model_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no config.json"):
+        load_masked_lm(tmp_path / "nowhere")
+    BertConfig(vocab_size=V).save_pretrained(tmp_path / "empty")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_masked_lm(tmp_path / "empty")
+    config = RobertaConfig(vocab_size=V, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
+    with pytest.raises(InputError, match="'roberta', expected one of bert, distilbert"):
+        load_masked_lm(tmp_path / "roberta")
+
+
+class Trap:
+    """A pickle that creates a file when it is loaded as code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_pickled_weights_load_but_pickled_code_does_not_run(tmp_path: Path) -> None:
+    model = shaken(small())
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert torch.equal(logits(freeze(load_masked_lm(tmp_path))), logits(model))
+    torch.save({"x": Trap(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError):
+        load_masked_lm(tmp_path)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rubert_lite.errors import InputError, PackageError
+from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, check_tokenizer, pieces_by_id
+from tests.train.conftest import ALPHABET, wordpiece
+from train.alignment import notation
+from train.vocabulary import (
+    choose_kept,
+    count_pieces,
+    map_dropped,
+    measure_coverage,
+    open_tokenizer,
+    prune,
+    read_tokenizer,
+    train_wordpiece,
+)
+
+SPEC = wordpiece("привет", "мир", "дома", "дом", "##ами", "##ми", "редкое")
+TEXTS = ["привет, мир"] * 5 + ["домами дом дома дом"] * 2 + [ALPHABET] * 2
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return count_pieces(SPEC, TEXTS)
+
+
+def test_pieces_and_characters_are_counted(counted):
+    counts, chars = counted
+    vocab = SPEC["model"]["vocab"]
+    assert counts[vocab["привет"]] == 5 and counts[vocab["дом"]] == 4
+    assert counts[vocab["дома"]] == 4 and counts[vocab["##ми"]] == 2
+    assert chars["п"] == 7
+
+
+def test_pruning_keeps_the_alphabet_and_the_most_frequent(counted):
+    counts, _ = counted
+    pieces = pieces_by_id(SPEC)
+    kept = {pieces[i] for i in choose_kept(SPEC, counts, len(pieces) - 3)}
+    assert {"привет", "мир", "дом"} <= kept and "редкое" not in kept
+    assert set(ALPHABET) <= kept and {"##" + c for c in ALPHABET} <= kept
+
+
+@pytest.mark.parametrize(("size", "message"), [(20, "below the"), (10_000, "above the teacher's")])
+def test_impossible_sizes_are_refused(counted, size, message):
+    with pytest.raises(InputError, match=message):
+        choose_kept(SPEC, counted[0], size)
+
+
+WORDS = st.text(alphabet=ALPHABET + "  ", max_size=50)
+PRUNED = prune(SPEC, count_pieces(SPEC, TEXTS)[0], len(pieces_by_id(SPEC)) - 3)
+
+
+@given(WORDS)
+def test_pruned_tokenizer_splits_as_the_teacher_or_finer_but_never_to_unknown(text):
+    spec, kept = PRUNED
+    teacher, student = open_tokenizer(SPEC), open_tokenizer(spec)
+    theirs, ours = teacher.encode(text), student.encode(text)
+    if set(theirs.ids) <= set(kept):
+        assert ours.tokens == theirs.tokens
+        assert [kept[i] for i in ours.ids] == theirs.ids
+    assert "[UNK]" not in ours.tokens
+
+
+def test_trained_vocabulary_has_every_character_in_both_forms():
+    spec = train_wordpiece(
+        bert_tokenizer_spec(SPECIAL_PIECES), TEXTS * 20, count_pieces(SPEC, TEXTS)[1], 200
+    )
+    check_tokenizer(spec, vocab_size=200)
+    pieces = pieces_by_id(spec)
+    assert len(pieces) <= 200 and pieces[:5] == list(SPECIAL_PIECES)
+    assert set(ALPHABET) <= set(pieces) and {"##" + c for c in ALPHABET} <= set(pieces)
+    assert notation(open_tokenizer(spec), "привет, мир") == "привет|,|мир"
+    with pytest.raises(InputError, match="below the"):
+        train_wordpiece(bert_tokenizer_spec(SPECIAL_PIECES), TEXTS, {c: 9 for c in ALPHABET}, 60)
+
+
+def test_mapped_pieces_use_the_row_of_their_nearest_kept_piece(counted):
+    """GLMD: argmax over kept k of <E[o], E[k]>; the segmentation stays the teacher's."""
+    pieces = pieces_by_id(SPEC)
+    vocab = SPEC["model"]["vocab"]
+    rows = np.random.default_rng(0).normal(size=(len(pieces), 8)).astype(np.float32)
+    rows[vocab["редкое"]] = 3 * rows[vocab["мир"]]
+    rows[vocab["мир"]] *= 10  # the largest product, whatever the other rows are
+    spec, kept = map_dropped(SPEC, counted[0], len(pieces) - 3, rows)
+    ids = spec["model"]["vocab"]
+    assert ids["редкое"] == ids["мир"] != ids["дом"]
+    assert set(ids.values()) == set(range(len(kept)))
+    text = "редкое дома"
+    assert open_tokenizer(spec).encode(text).ids[1] == ids["мир"]
+    assert len(open_tokenizer(spec).encode(text).ids) == len(open_tokenizer(SPEC).encode(text).ids)
+
+
+def test_coverage_of_a_known_case():
+    spec = wordpiece("при", "##вет")
+    found = measure_coverage(SPEC, spec, ["привет мир"])
+    # teacher: привет|мир; student: при|##вет|м|##и|##р
+    assert found.pieces_per_word == 2.5 and found.unknown_share == 0
+    assert found.chars_per_piece == 2.0 and found.matched_share == 0
+    assert found.pieces_per_1000_chars == 500
+    assert measure_coverage(SPEC, SPEC, TEXTS).matched_share == 1
+
+
+def test_tokenizers_are_read_from_either_file(tmp_path):
+    pieces = pieces_by_id(SPEC)
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    assert read_tokenizer(str(tmp_path))["model"]["vocab"] == SPEC["model"]["vocab"]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    lower = open_tokenizer(read_tokenizer(str(tmp_path)))
+    assert lower.encode("ПРИВЕТ ЁЙ").tokens[1:-1] == ["привет", "ё", "##й"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(SPEC, ensure_ascii=False))
+    assert read_tokenizer(str(tmp_path))["normalizer"] == SPEC["normalizer"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(SPEC | {"model": {"type": "BPE"}}))
+    with pytest.raises(PackageError, match="'BPE', expected 'WordPiece'"):
+        read_tokenizer(str(tmp_path))
+
+
+def test_a_folder_without_tokenizer_is_told(tmp_path):
+    with pytest.raises(InputError, match="no tokenizer.json or vocab.txt"):
+        read_tokenizer(str(tmp_path))
