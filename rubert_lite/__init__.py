@@ -17,7 +17,8 @@ from .errors import (
     RubertLiteError,
 )
 from .loading import load_model
-from .locate import available_models, locate
+from .locate import available_models
+from .locate import locate as _locate  # the plain name would hide the module
 from .model import Model, Prediction
 
 __version__ = "0.1.0"
@@ -51,5 +52,5 @@ def load(
     ModelNotFound, PackageError, ProviderError.
     """
     return load_model(
-        locate(name_or_path), variant=variant, device=device, lanes=lanes, verify=verify
+        _locate(name_or_path), variant=variant, device=device, lanes=lanes, verify=verify
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__, load
-from .errors import PackageError, RubertLiteError
+from .errors import PackageError, ProviderError, RubertLiteError
 from .inputs import chunks
 from .locate import available_models, locate
 from .model import Model
@@ -33,6 +33,9 @@ _GROUP = "rubert_lite.commands"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:
+        print("rubert-lite: standard output is closed", file=sys.stderr)
+        return 1
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # data, whatever the locale of the terminal
     try:
@@ -44,12 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rubert-lite: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read the output has enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read it has enough
         return 0
+    except OSError as error:  # such as a full disk behind a redirected output
+        _forget_output()
+        print(f"rubert-lite: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("rubert-lite: interrupted", file=sys.stderr)
         return 130
+
+
+def _forget_output() -> None:
+    """Drop what could not be written: Python would complain again when it flushes at exit."""
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:
@@ -70,15 +82,14 @@ def _installed_commands() -> dict[str, EntryPoint]:
 
 def _run_installed(command: EntryPoint, words: list[str]) -> int:
     try:
-        run = command.load()
+        return int(command.load()(words))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("rubert_lite"):
             raise  # our own mistake
-        raise PackageError(
+        raise ProviderError(
             f"{command.name}: {error.name} is not installed: pip install"
             f" 'rubert-lite[{command.name}]'"
         ) from error
-    return int(run(words))
 
 
 def _parser(others: Sequence[str]) -> argparse.ArgumentParser:

@@ -53,6 +53,8 @@ def _tokenizer(package: ModelPackage) -> Tokenizer:
     try:
         # From what was checked, not from the bytes: parsers differ on keys that stand twice.
         tokenizer = Tokenizer.from_str(json.dumps(spec))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         pair = tokenizer.encode("[MASK]", "[MASK]")
         highest = max([*tokenizer.get_added_tokens_decoder(), *pair.ids], default=0)
     except Exception as error:  # the library raises plain Exception

@@ -5,7 +5,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from .errors import ModelNotFound
+from .errors import InputError, ModelNotFound
 from .package import MANIFEST
 
 HOME = "RUBERT_LITE_HOME"
@@ -41,17 +41,23 @@ def locate(name: str | os.PathLike[str]) -> Path:
 
     In order: a shipped or installed model of that name, a directory, a hub id
     `owner/name[@revision]` (through huggingface_hub; HF_HUB_OFFLINE is honoured). Raises
-    ModelNotFound with what was tried.
+    ModelNotFound with what was tried, InputError for what is no name.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"model: {type(name).__name__}, expected a name, directory or hub id")
     text = os.fspath(name)
     named = available_models()
     if isinstance(name, str) and text in named:
         return named[text]
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ModelNotFound(f"{text}: a file, expected the directory of a model package")
+    try:
+        path = Path(text).expanduser()
+        if text and path.is_dir():  # the empty name would be the current directory
+            return path
+        if text and path.exists():
+            raise ModelNotFound(f"{text}: a file, expected the directory of a model package")
+    # A home of nobody, a name longer than file systems know, a folder that is closed to us.
+    except (RuntimeError, OSError) as error:
+        raise ModelNotFound(f"{text[:200]}: no such model: {error.args[-1]}") from error
     tried = ["models of that name: " + (", ".join(named) or "none is installed"), "a directory"]
     if isinstance(name, str) and _HUB_ID.fullmatch(text) and not text.startswith("."):
         return _download(text, tried)

@@ -8,8 +8,8 @@ them. What is cut:
   such words hold `max_length` pieces: no piece of an ordinary text is lost. It takes words of over
   100 characters (each is one [UNK]) or thousands of characters that the tokenizer drops, such as
   NUL, to lose one.
-* Of a long text that is no part of a pair, a beginning that ends before white space is tried first. If it fills `max_length`
-  already, the rest cannot change its pieces.
+* Of a long text that is no part of a pair, a beginning that ends before white space is tried first.
+  If it fills `max_length` already, the rest cannot change its pieces.
 
 Pieces are cut here, not by the tokenizer: it would keep all that it cuts off, and for a pair every
 combination of what it cuts off both texts.
@@ -48,9 +48,7 @@ class PieceReader:
     """A tokenizer without truncation and padding, and the bounds on what it is given."""
 
     def __init__(self, tokenizer: Tokenizer, *, max_length: int) -> None:
-        """Switch truncation and padding off, once: in a call it would disturb other threads."""
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        """Take over a tokenizer, whose truncation and padding are off."""
         self._tokenizer = tokenizer
         self._cls: int = tokenizer.token_to_id("[CLS]")
         self._sep: int = tokenizer.token_to_id("[SEP]")

@@ -26,6 +26,8 @@ def read_texts(source: str, *, fields: tuple[str, ...] = ()) -> Iterator[Any]:
 @contextmanager
 def _opened(source: str) -> Iterator[IO[bytes]]:
     if source == "-":
+        if sys.stdin is None:
+            raise InputError("standard input is closed: name a file")
         yield sys.stdin.buffer
         return
     try:

@@ -137,8 +137,6 @@ def test_no_text_reaches_the_tokenizer_uncut(text: str) -> None:
 
         def __init__(self) -> None:
             self._real = Tokenizer.from_str(SPEC)
-            self.no_truncation = self._real.no_truncation
-            self.no_padding = self._real.no_padding
             self.token_to_id = self._real.token_to_id
 
         def encode_batch_fast(self, texts: list[str], **arguments: Any) -> Any:

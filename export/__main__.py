@@ -1,0 +1,74 @@
+"""The command `rubert-lite export CHECKPOINT --to DIR`."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rubert_lite.errors import InputError, RubertLiteError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export a checkpoint as a model package; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="rubert-lite export", description="Export a student checkpoint as a model package."
+    )
+    parser.add_argument("checkpoint", type=Path, help="directory that `rubert-lite train` wrote")
+    parser.add_argument("--to", required=True, type=Path, metavar="DIR", help="the package")
+    parser.add_argument("--name", default="", help="name of the model; default: that of DIR")
+    parser.add_argument(
+        "--variants",
+        default="int8",
+        help="comma-separated: int8, fp32, portable, safetensors, table (default: %(default)s)",
+    )
+    parser.add_argument("--texts", type=Path, help="more texts to compare on, one a line")
+    parser.add_argument(
+        "--keep", type=Path, help="first cut the vocabulary to the ids in this file"
+    )
+    parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
+    arguments = parser.parse_args(argv)
+    try:
+        print(_export(arguments), file=sys.stderr)
+    except RubertLiteError as error:
+        print(f"rubert-lite export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("rubert-lite export: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> str:
+    from .pack import export
+    from .remap import read_kept, trim
+
+    texts: list[str] = []
+    if arguments.texts is not None:
+        try:
+            texts = arguments.texts.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{arguments.texts}: expected UTF-8 text, one a line: {error}"
+            ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = arguments.checkpoint
+        if arguments.keep is not None:
+            checkpoint = Path(folder) / "trimmed"
+            trim(arguments.checkpoint, read_kept(arguments.keep), checkpoint)
+        package = export(
+            checkpoint,
+            arguments.to,
+            name=arguments.name,
+            variants=[v.strip() for v in arguments.variants.split(",") if v.strip()],
+            texts=texts,
+            replace=arguments.force,
+        )
+    size = sum(entry.size for entry in package.manifest.files.values())
+    parity = package.manifest.metrics["parity"].items()
+    close = ", ".join(f"{name} mean cosine {values['mean_cosine']:.6f}" for name, values in parity)
+    return f"{package.path}: {size / 1e6:.1f} MB, {close}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""From a checkpoint to a model package: graphs, checks, card, manifest."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace as with_changes
+from pathlib import Path
+from typing import Any, cast
+
+from rubert_lite.errors import InputError
+from rubert_lite.package import Manifest, ModelPackage, seal, sha256_of, staged
+from rubert_lite.wordpiece import check_tokenizer
+
+from .card import write_card
+from .fast import Precision, build
+from .parity import Parity, as_metrics, check, make_cases, measure, reference
+from .portable import export_portable
+from .remap import write_table
+from .sample import TEXTS
+from .weights import Weights, read_config, read_weights
+
+FAST = ("int8", "fp32")
+EXTRAS = ("portable", "safetensors", "table")
+VERSION = "0.1.0"
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str = "",
+    variants: Sequence[str] = ("int8",),
+    texts: Sequence[str] = (),
+    replace: bool = False,
+) -> ModelPackage:
+    """Write a model package of `checkpoint` to `out` and open it.
+
+    `variants`: int8 and fp32 are our graphs (the first one named is the default); portable adds
+    onnx/model.onnx, safetensors the weights, table vocab.tsv. Every graph is compared with torch on
+    the built-in sample and `texts`; below the limits nothing is written. Raises InputError,
+    PackageError.
+    """
+    unknown = [v for v in variants if v not in FAST + EXTRAS]
+    fast = [v for v in variants if v in FAST]
+    if unknown or not fast:
+        raise InputError(
+            f"variants {', '.join(variants) or 'none'}: expected int8, fp32 or both, and perhaps"
+            f" {', '.join(EXTRAS)}"
+        )
+    config, weights = read_config(checkpoint), read_weights(checkpoint)
+    training = _read_training(checkpoint)
+    manifest = _describe(checkpoint, name or out.name, config, weights, training)
+    cases = make_cases(
+        checkpoint / "tokenizer.json",
+        [*TEXTS, *texts],
+        vocab_size=manifest.vocab_size,
+        max_length=manifest.max_length,
+    )
+    expected = reference(checkpoint, cases)
+    with staged(out, replace=replace) as folder:
+        shutil.copyfile(checkpoint / "tokenizer.json", folder / "tokenizer.json")
+        shutil.copyfile(checkpoint / "config.json", folder / "config.json")
+        summaries: list[Parity] = []
+        for variant in fast:
+            graph = build(
+                weights,
+                precision=cast(Precision, variant),
+                metadata=_metadata(manifest, variant),
+            ).SerializeToString()
+            summary, cosines = measure(graph, variant, cases, expected=expected)
+            check(summary, cosines, cases)
+            summaries.append(summary)
+            (folder / f"fast.{variant}.onnx").write_bytes(graph)
+        if "portable" in variants:
+            export_portable(checkpoint, folder)
+        if "safetensors" in variants:
+            shutil.copyfile(checkpoint / "model.safetensors", folder / "model.safetensors")
+        if {"portable", "safetensors"} & set(variants):
+            _write_for_others(checkpoint, folder, manifest)
+        if "table" in variants:
+            write_table(checkpoint, folder / "vocab.tsv")
+        if (checkpoint / "LICENSE").is_file():
+            shutil.copyfile(checkpoint / "LICENSE", folder / "LICENSE")
+        manifest = with_changes(
+            manifest,
+            variants={v: f"fast.{v}.onnx" for v in fast},
+            default_variant=fast[0],
+            metrics={"parity": as_metrics(summaries), **training.get("metrics", {})},
+        )
+        card = write_card(manifest, training, summaries)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        seal(folder, manifest)
+    return ModelPackage.open(out)
+
+
+def _read_training(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / "training.json"
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _describe(
+    checkpoint: Path, name: str, config: dict[str, Any], weights: Weights, training: dict[str, Any]
+) -> Manifest:
+    path = checkpoint / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: expected the tokenizer of the checkpoint")
+    vocab_size = len(weights.pieces)
+    if config.get("vocab_size") != vocab_size:
+        raise InputError(
+            f"{checkpoint}: config.json says vocab_size {config.get('vocab_size')}, the embedding"
+            f" table has {vocab_size} rows"
+        )
+    check_tokenizer(json.loads(path.read_text(encoding="utf-8")), vocab_size=vocab_size)
+    labels: tuple[str, ...] = ()
+    if weights.head is not None:
+        names = config.get("id2label", {})
+        labels = tuple(str(names.get(str(i), i)) for i in range(len(weights.head.bias)))
+    halves = [weights.hidden_size // k for k in (2, 4) if weights.hidden_size // k >= 64]
+    return Manifest(
+        name=name,
+        version=VERSION,
+        license=training.get("license", "unknown"),
+        teacher=training.get("teacher", "unknown"),
+        task="embedding",
+        labels=labels,
+        vocab_size=vocab_size,
+        hidden_size=weights.hidden_size,
+        max_length=len(weights.positions),
+        pooling="mean",
+        normalize=True,
+        truncate_dims=tuple(halves),
+        variants={},
+        default_variant="",
+        tokenizer_sha256=sha256_of(path),
+        files={},
+        metrics={},
+        provenance=training,
+    )
+
+
+def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:
+    values = {
+        "name": manifest.name,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+        "vocab_size": str(manifest.vocab_size),
+        "variant": variant,
+        "pooling": "mean",
+        "batch_independent": "true",
+        "teacher": manifest.teacher,
+        "license": manifest.license,
+    }
+    return {f"rubert_lite.{key}": value for key, value in values.items()}
+
+
+def _write_for_others(checkpoint: Path, folder: Path, manifest: Manifest) -> None:
+    """Add what transformers and sentence-transformers read."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+    root = "sentence_transformers.models"
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{root}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{root}.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{root}.Normalize"},
+    ]
+    pooling = {
+        "word_embedding_dimension": manifest.hidden_size,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_cls_token": False,
+    }
+    length = {"max_seq_length": manifest.max_length, "do_lower_case": False}
+    (folder / "1_Pooling").mkdir()
+    for name, data in (
+        ("modules.json", modules),
+        ("1_Pooling/config.json", pooling),
+        ("sentence_bert_config.json", length),
+    ):
+        (folder / name).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,425 @@
+"""The command: data on standard output, talk on standard error, four exit statuses."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rubert_lite import Model, __version__
+from rubert_lite.cli import main
+from rubert_lite.inputs import CHUNK
+from rubert_lite.vectors import json_line, writer
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["Привет, мир", "", "добрый день"]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(TEXTS) + "\n", "utf-8")
+    return path
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    def give(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return give
+
+
+def vectors(out: str) -> Any:
+    return np.array([json.loads(line)["vector"] for line in out.splitlines()], dtype=np.float32)
+
+
+def test_encode_prints_a_json_line_per_text(
+    shared_package: Path, lines: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["encode", str(shared_package), str(lines)]) == 0
+    out, err = capsys.readouterr()
+    assert np.array_equal(vectors(out), model.encode(TEXTS))  # 9 digits lose nothing
+    assert err == ""
+
+
+def test_encode_reads_standard_input(
+    shared_package: Path,
+    model: Model,
+    stdin: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stdin("\ufeffмир\r\nдень без конца\u2028строки".encode())
+    assert main(["encode", str(shared_package), "--truncate-dim", "3"]) == 0
+    expected = model.encode(["мир", "день без конца\u2028строки"], truncate_dim=3)
+    assert np.array_equal(vectors(capsys.readouterr().out), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_encode_to_npy(shared_package: Path, tmp_path: Path, model: Model, dtype: Any) -> None:
+    texts = [f"мир {'а' * (i % 60)}" for i in range(CHUNK + 3)]
+    path, out = tmp_path / "many.txt", tmp_path / "v.npy"
+    path.write_text("\n".join(texts), "utf-8")
+    arguments = ["encode", str(shared_package), str(path), "--output", str(out), "--dtype", dtype]
+    assert main(arguments) == 0
+    found = np.load(out)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, model.encode(texts, dtype=dtype), atol=1e-6)
+    assert {p.name for p in tmp_path.iterdir()} == {"many.txt", "v.npy"}
+
+
+def test_encode_to_jsonl_and_parquet(shared_package: Path, lines: Path, model: Model) -> None:
+    expected = model.encode(TEXTS)
+    out = lines.with_name("v.jsonl")
+    assert main(["encode", str(shared_package), str(lines), "--output", str(out)]) == 0
+    assert np.array_equal(vectors(out.read_text("utf-8")), expected)
+
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = lines.with_name("v.parquet")
+    assert main(["encode", str(shared_package), str(lines), "--output", str(out)]) == 0
+    table = parquet.read_table(out)
+    assert str(table.schema.field("vector").type) == "fixed_size_list<element: float>[8]"
+    assert np.array_equal(np.array(table["vector"].to_pylist(), dtype=np.float32), expected)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+def test_no_texts_give_an_empty_file_of_the_right_shape(
+    shared_package: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"v.{suffix}"
+    arguments = ["encode", str(shared_package), os.devnull, "--output", str(out)]
+    assert main([*arguments, "--truncate-dim", "4"]) == 0
+    if suffix == "npy":
+        assert (np.load(out).shape, np.load(out).dtype) == ((0, 4), np.float32)
+    elif suffix == "jsonl":
+        assert out.read_bytes() == b""
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        assert parquet.read_table(out).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("v.csv", "unknown format, expected a name in .npy, .jsonl, .parquet"),
+        ("absent/v.npy", "no directory"),
+    ],
+)
+def test_impossible_output_is_told_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, message: str
+) -> None:
+    # The model does not exist either: the output is looked at first.
+    assert main(["encode", "no-model", "--output", str(tmp_path / output)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_parquet_without_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["encode", "no-model", "--output", str(tmp_path / "v.parquet")]) == 1
+    assert "pip install pyarrow" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
+def test_interrupted_output_leaves_what_was_there(
+    tmp_path: Path, suffix: str, error: BaseException
+) -> None:
+    out = tmp_path / f"v.{suffix}"
+    out.write_text("before")
+
+    def arrays() -> Iterator[Any]:
+        yield np.ones((2, 3), dtype=np.float32)
+        raise error
+
+    with pytest.raises(BaseException, match="cannot be written|^$"):
+        writer(out)(arrays(), out)
+    assert out.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_nine_digits_give_every_float_back() -> None:
+    row = np.array([1 / 3, 1e-30, -3.4e38, 0.1, 0, 16777217], dtype=np.float32)
+    assert np.array_equal(np.array(json.loads(json_line(row))["vector"], dtype=np.float32), row)
+
+
+def test_field_of_json_lines(
+    shared_package: Path,
+    model: Model,
+    stdin: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stdin('{"id": 1, "text": "мир"}\n{"text": "a\\nb\\ud800"}\n'.encode())
+    assert main(["encode", str(shared_package), "--field", "text"]) == 0
+    expected = model.encode(["мир", "a\nb\ud800"])
+    assert np.array_equal(vectors(capsys.readouterr().out), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "message"),
+    [
+        ("мир\n".encode() + "мир".encode("cp1251"), [], "line 2: byte 0xec at 1 is not UTF-8"),
+        ("мир".encode("cp1251"), [], "iconv -f cp1251 -t utf-8"),
+        (b'{"text": "a"}\n{', ["--field", "text"], "line 2: not JSON"),
+        (b"[1]", ["--field", "text"], "line 1: a JSON list, expected an object"),
+        (b'{"a": 1}', ["--field", "text"], "line 1: no field 'text', expected a string"),
+        (b'{"a": 1}', ["--field", "a"], "line 1: int in field 'a', expected a string"),
+        (b"[" * 100_000, ["--field", "a"], "line 1: not JSON"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", ["--field", "a"], "line 1: not JSON"),
+    ],
+)
+def test_unreadable_lines_are_named(
+    shared_package: Path,
+    stdin: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+    data: bytes,
+    field: list[str],
+    message: str,
+) -> None:
+    stdin(data)
+    assert main(["encode", str(shared_package), *field]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("rubert-lite: standard input, line ")
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_missing_input_and_model(
+    shared_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["encode", str(shared_package), str(tmp_path / "absent")]) == 1
+    assert "absent: cannot be read (No such file" in capsys.readouterr().err
+    assert main(["encode", str(shared_package), str(tmp_path)]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["info", "no-such-model"]) == 1
+    assert capsys.readouterr().err.startswith("rubert-lite: no-such-model: no such model")
+
+
+def test_classify(
+    classifier_package: Path,
+    lines: Path,
+    classifier: Model,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["classify", str(classifier_package), str(lines), "--top-k", "2"]) == 0
+    out = capsys.readouterr().out
+    found = [json.loads(line) for line in out.splitlines()]
+    expected = classifier.classify(TEXTS, top_k=2)
+    assert found == [{"label": p.label, "score": p.score, "scores": p.scores} for p in expected]
+    assert any(label in out for label in ("добро", "зло", "ничто"))  # readable, not \u0434
+
+
+def test_classify_pairs(
+    classifier_package: Path,
+    classifier: Model,
+    stdin: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stdin('{"a": "мир", "b": "и день"}'.encode())
+    name = str(classifier_package)
+    assert main(["classify", name, "--field", "a", "--pair-field", "b"]) == 0
+    [expected] = classifier.classify([("мир", "и день")])
+    assert json.loads(capsys.readouterr().out)["scores"] == expected.scores
+    with pytest.raises(SystemExit) as caught:
+        main(["classify", name, "--pair-field", "b"])
+    assert caught.value.code == 2
+
+
+def test_classify_without_labels_does_not_wait_for_input(
+    shared_package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["classify", str(shared_package)]) == 1
+    assert "has no labels" in capsys.readouterr().err
+
+
+def test_cut_texts_are_told_on_standard_error(
+    shared_package: Path, stdin: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # the second command does not tell it twice
+        stdin("мир ".encode() * 100)
+        assert main(["encode", str(shared_package)]) == 0
+        assert capsys.readouterr().err == "rubert-lite: 1 texts were cut to 16 pieces\n"
+
+
+def test_models_info_verify(
+    make_package: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = make_package("home/tiny-mood", labels=("да", "нет"))
+    broken = make_package("home/broken")
+    (broken / "manifest.json").write_text("{")
+    monkeypatch.setenv("RUBERT_LITE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("rubert_lite.locate.shipped_folder", lambda: tmp_path / "none")
+    assert main(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "tiny-mood\t1\t0.0 MB\tда, нет\n"
+    assert "broken" in err
+    assert main(["info", "tiny-mood"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["да", "нет"]
+    assert main(["verify", "tiny-mood"]) == 0
+    assert "2 files" in capsys.readouterr().out
+    (directory / "tokenizer.json").write_text("{}")
+    assert main(["verify", "tiny-mood"]) == 1
+    assert "tokenizer.json: 2 bytes, expected" in capsys.readouterr().err
+
+
+def test_verify_finds_a_graph_that_does_not_belong(
+    make_package: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = make_package(metadata={"rubert_lite.vocab_size": "7"})
+    assert main(["verify", str(directory)]) == 1
+    assert "do not belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["nonsense"], ["encode"], ["encode", "x", "--lanes", "many"], ["models", "x"]]
+)
+def test_wrong_usage_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: rubert-lite" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"rubert-lite {__version__}\n"
+
+
+def test_ctrl_c_is_130(
+    shared_package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rubert_lite.cli.load", interrupted)
+    assert main(["encode", str(shared_package)]) == 130
+    assert capsys.readouterr().err == "rubert-lite: interrupted\n"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], None]:
+    """Pretend that a package brings a command."""
+
+    def install(name: str, target: object) -> None:
+        class Command:
+            def load(self) -> object:
+                if isinstance(target, BaseException):
+                    raise target
+                return target
+
+        command = Command()
+        command.name = name  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            "rubert_lite.cli.entry_points",
+            lambda *, group: [command] if group == "rubert_lite.commands" else [],
+        )
+
+    assert EntryPoint.load  # what it stands in for
+    return install
+
+
+def test_installed_command_gets_its_arguments(
+    installed: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[list[str]] = []
+
+    def command(argv: list[str] | None) -> int:
+        given.append(argv or [])
+        return 7
+
+    installed("train", command)
+    assert main(["train", "all", "--config", "x"]) == 7
+    assert given == [["all", "--config", "x"]]
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "installed commands: train" in capsys.readouterr().out
+
+
+def test_command_without_its_extra_names_it(
+    installed: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed("train", ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert main(["train"]) == 1
+    assert "torch is not installed: pip install 'rubert-lite[train]'" in capsys.readouterr().err
+
+    def late(argv: list[str]) -> int:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    installed("train", late)  # imported when the command runs
+    assert main(["train"]) == 1
+    assert "torch is not installed" in capsys.readouterr().err
+    installed("train", ModuleNotFoundError("No module", name="rubert_lite.typo"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["train"])
+
+
+def test_as_a_process_in_a_pipe(shared_package: Path, tmp_path: Path) -> None:
+    """Whoever closes the pipe early gets no complaint; a locale without UTF-8 does no harm."""
+    many = tmp_path / "many.txt"
+    many.write_text("мир\n" * 20_000, "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rubert_lite.cli", "encode", str(shared_package), str(many)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert json.loads(process.stdout.readline())["vector"]
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def command_line(*words: str, redirected: str) -> subprocess.CompletedProcess[str]:
+    line = f'exec "{sys.executable}" -m rubert_lite.cli "$@" {redirected}'
+    return subprocess.run(
+        ["sh", "-c", line, "sh", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to try")
+@pytest.mark.parametrize("command", ["encode", "info", "verify"])
+def test_full_disk_behind_the_output_is_one_line(
+    shared_package: Path, lines: Path, command: str
+) -> None:
+    words = [command, str(shared_package), *([str(lines)] if command == "encode" else [])]
+    done = command_line(*words, redirected="> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "rubert-lite: [Errno 28] No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirected", "message"), [("<&-", "standard input is closed"), (">&-", "output is closed")]
+)
+def test_closed_streams_are_told(shared_package: Path, redirected: str, message: str) -> None:
+    done = command_line("encode", str(shared_package), redirected=redirected)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
