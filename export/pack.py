@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from rubert_lite.errors import InputError
 from rubert_lite.package import Manifest, ModelPackage, seal, sha256_of, staged
-from rubert_lite.wordpiece import check_tokenizer
+from rubert_lite.wordpiece import SPECIAL_PIECES, check_tokenizer
 
 from .card import write_card
 from .fast import Precision, build
@@ -157,9 +157,16 @@ def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:
 
 def _write_for_others(checkpoint: Path, folder: Path, manifest: Manifest) -> None:
     """Add what transformers and sentence-transformers read."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
+    # DistilBERT takes no token types, so its tokenizer must not hand them over.
+    names = ["input_ids", "attention_mask"]
+    if read_config(checkpoint)["model_type"] == "bert":
+        names.append("token_type_ids")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": manifest.max_length,
+        "model_input_names": names,
+        **{f"{p.strip('[]').lower()}_token": p for p in SPECIAL_PIECES},
+    }
     root = "sentence_transformers.models"
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": f"{root}.Transformer"},
@@ -174,6 +181,7 @@ def _write_for_others(checkpoint: Path, folder: Path, manifest: Manifest) -> Non
     length = {"max_seq_length": manifest.max_length, "do_lower_case": False}
     (folder / "1_Pooling").mkdir()
     for name, data in (
+        ("tokenizer_config.json", settings),
         ("modules.json", modules),
         ("1_Pooling/config.json", pooling),
         ("sentence_bert_config.json", length),

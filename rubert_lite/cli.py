@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _forget_output() -> None:
     """Drop what could not be written: Python would complain again when it flushes at exit."""
-    if sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    own = sys.__stdout__
+    if own is not None and sys.stdout is own:  # a caller's replacement is left alone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), own.fileno())
 
 
 def _run(words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, 0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.lineno, node.level, node.module or ""
+            for alias in node.names if node.module is None else node.names[:1]:
+                yield node.lineno, node.level, node.module or alias.name
 
 
 def at_import(tree: ast.Module) -> Iterator[tuple[int, int, str]]:
@@ -49,6 +51,8 @@ def faults(folder: str, source: str) -> list[str]:
         root = module.partition(".")[0]
         if level > 1:
             found.append(f"{line}: climbs out of {folder}")
+        elif level == 1 and folder == "rubert_lite" and root in FOLDERS:
+            found.append(f"{line}: imports .{module}, a folder by its installed address")
         elif level == 0 and root == folder:
             found.append(f"{line}: imports its own folder absolutely")
         elif level == 0 and root in FOLDERS and root != "rubert_lite":
@@ -113,6 +117,8 @@ def test_files_stay_readable() -> None:
         ("rubert_lite", "try:\n    import pyarrow\nexcept ImportError: pass", "at import"),
         ("rubert_lite", "import importlib\nimportlib.import_module('tr' + 'ain')", "by name"),
         ("rubert_lite", "x = __import__('train')", "by name"),
+        ("rubert_lite", "def f():\n    from .train import corpus", "installed address"),
+        ("rubert_lite", "def f():\n    from . import serve", "installed address"),
         ("train", "import export.pack", "imports export"),
         ("export", "from train import corpus", "imports train"),
         ("serve", "from rubert_lite.train.corpus import read", "installed address"),
@@ -141,3 +147,29 @@ def test_fault_is_found(folder: str, source: str, fault: str) -> None:
 )
 def test_what_is_allowed_is_no_fault(folder: str, source: str) -> None:
     assert faults(folder, source) == []
+
+
+def test_what_is_installed_is_what_stands_in_the_checkout() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    tool = project["tool"]["setuptools"]
+    rooms = {f for f in ("train", "export", "serve") if (ROOT / f / "__init__.py").exists()}
+    assert set(tool["packages"]) == {"rubert_lite", *(f"rubert_lite.{r}" for r in rooms)}
+    assert tool["package-dir"] == {f"rubert_lite.{r}": r for r in rooms}
+    commands = project["project"]["entry-points"]["rubert_lite.commands"]
+    assert commands == {r: f"rubert_lite.{r}.__main__:main" for r in rooms}
+
+
+def test_nothing_in_the_checkout_hides_an_installed_folder() -> None:
+    for name in ("__main__", "train", "export", "serve"):
+        for path in (ROOT / "rubert_lite" / name, ROOT / "rubert_lite" / f"{name}.py"):
+            assert not path.exists()
+
+
+def test_version_can_be_read_without_an_import() -> None:
+    tree = ast.parse((ROOT / "rubert_lite" / "__init__.py").read_text("utf-8"))
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
+    ]
+    assert [type(value) for value in values] == [ast.Constant]

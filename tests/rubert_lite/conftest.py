@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from rubert_lite import Model, load
@@ -19,6 +20,12 @@ LETTERS = "абвгдежзийклмнопрстуфхцчшщъыьэюяё.,!
 WORDS = ["Привет", "При", "##вет", "мир", "добрый", "день", "дождь", "##дь"]
 PIECES = [*SPECIAL_PIECES, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS), "П"]
 HIDDEN = 8
+
+# The same examples in every run, however busy the machine is.
+settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("house")
 
 Maker = Callable[..., Path]
 

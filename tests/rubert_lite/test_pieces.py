@@ -123,6 +123,31 @@ def test_documented_rule_for_pathological_texts(reader: PieceReader) -> None:
     assert reader.split("\0" * (LIMIT - 3) + "мир") == ["[CLS]", "мир", "[SEP]"]
 
 
+class Watching:
+    """Stands in for a tokenizer, and notes how much it is given."""
+
+    def __init__(self, seen: list[int]) -> None:
+        self._seen = seen
+        self._real = Tokenizer.from_str(SPEC)
+        self.token_to_id = self._real.token_to_id
+
+    def encode_batch_fast(self, texts: list[str], **arguments: Any) -> Any:
+        self._seen.extend(map(len, texts))
+        return self._real.encode_batch_fast(texts, **arguments)
+
+    def encode(self, text: str, **arguments: Any) -> Any:
+        self._seen.append(len(text))
+        return self._real.encode(text, **arguments)
+
+
+def test_beginning_of_a_long_ordinary_text_is_enough() -> None:
+    seen: list[int] = []
+    text = "при мир, " * 1000
+    [pieces] = PieceReader(Watching(seen), max_length=MAX_LENGTH).read([text])
+    assert pieces.ids == uncut(text)[0]
+    assert max(seen) <= 16 * MAX_LENGTH
+
+
 @pytest.mark.parametrize(
     "text",
     ["п" * 5_000_000, "при " * 1_250_000, " " * 5_000_000, "\0" * 5_000_000, ".," * 2_500_000,
@@ -131,23 +156,7 @@ def test_documented_rule_for_pathological_texts(reader: PieceReader) -> None:
 )  # fmt: skip
 def test_no_text_reaches_the_tokenizer_uncut(text: str) -> None:
     seen: list[int] = []
-
-    class Watching:
-        """Stands in for a tokenizer, and notes how much it is given."""
-
-        def __init__(self) -> None:
-            self._real = Tokenizer.from_str(SPEC)
-            self.token_to_id = self._real.token_to_id
-
-        def encode_batch_fast(self, texts: list[str], **arguments: Any) -> Any:
-            seen.extend(map(len, texts))
-            return self._real.encode_batch_fast(texts, **arguments)
-
-        def encode(self, text: str, **arguments: Any) -> Any:
-            seen.append(len(text))
-            return self._real.encode(text, **arguments)
-
-    reader = PieceReader(Watching(), max_length=MAX_LENGTH)
+    reader = PieceReader(Watching(seen), max_length=MAX_LENGTH)
     started = time.perf_counter()
     assert reader.read([text])[0].ids == uncut(text[: 4 * LIMIT])[0]
     assert reader.read([(text, text)])[0].ids
@@ -155,6 +164,13 @@ def test_no_text_reaches_the_tokenizer_uncut(text: str) -> None:
     assert reader.count([text])[0] <= LIMIT + 2
     assert max(seen) <= LIMIT
     assert time.perf_counter() - started < 5  # uncut: 9 s and more for each of the three
+
+
+def test_beginning_ends_before_white_space(reader: PieceReader) -> None:
+    # Its last word is of many pieces as a whole, and one [UNK] with the letter that is not known.
+    for last in ("а" * 59 + "щ", "щ" + "а" * 59, "а" * 60):
+        text = f"{last} " + "при " * 500
+        assert reader.read([text])[0].ids == uncut(text)[0]
 
 
 def test_count_is_taken_before_the_cut(reader: PieceReader) -> None:

@@ -81,6 +81,21 @@ def test_pruning_law(extra: set[int], text: str, random: Any) -> None:
     check_tokenizer(pruned, vocab_size=len(kept))
 
 
+LETTERS = "приветм"
+PARTS = ["при", "##вет", "##ве", "привет", "мир", "##мир", "ри", "##тт"]
+SPELLED = [*SPECIAL_PIECES, *LETTERS, *(f"##{letter}" for letter in LETTERS), *PARTS]
+
+
+@given(st.sets(st.sampled_from(PARTS)), st.text(LETTERS + " ", max_size=60))
+def test_no_text_becomes_unknown_if_its_letters_are_kept(parts: set[str], text: str) -> None:
+    kept = [i for i, piece in enumerate(SPELLED) if piece not in PARTS or piece in parts]
+    found = split(prune_tokenizer(bert_tokenizer_spec(SPELLED), kept), text)
+    pieces = found.split("|")[1:-1]
+    assert "[UNK]" not in pieces
+    assert "".join(p.removeprefix("##") for p in pieces) == text.replace(" ", "")
+    assert not {*pieces} & ({*PARTS} - parts)
+
+
 @pytest.mark.parametrize(
     ("kept", "message"),
     [

@@ -1,0 +1,47 @@
+# Every verb does its own set-up. PYTHON may name another interpreter of 3.11 or later.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEV := cpu,train,export,dev
+
+.PHONY: run lint test test-slow toy bench loadtest build clean
+
+run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
+	$(BIN)/python examples/first_steps.py
+
+lint: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(VENV)/.dev  ## the fast tests
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/.dev  ## packaging, resume after a kill, the whole toy line
+	$(BIN)/python -m pytest -q -m slow
+
+toy: $(VENV)/.dev  ## the whole line on self-written sentences, in about a minute
+	$(BIN)/rubert-lite train all --config train/configs/toy.toml
+	$(BIN)/rubert-lite export runs/toy/06-toy-reviews --to runs/toy/package --force
+	echo "Отличный концерт, приду ещё." | $(BIN)/rubert-lite classify runs/toy/package -
+
+bench loadtest:
+	@echo "make $@: not built yet (see README, Limits)" >&2; exit 2
+
+build: $(VENV)/.dev  ## wheel and sdist in dist/
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(DEV)]"
+	touch $@ $(VENV)/.run

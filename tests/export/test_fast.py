@@ -1,0 +1,107 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import AutoModel
+
+from export.fast import build
+from export.quantize import dequantize_rows, quantize_rows
+from export.weights import read_weights
+from rubert_lite.engine import Batch, Engine
+from tests.export.conftest import write_checkpoint
+
+SHAPES = {
+    "distilbert": {},
+    "bert with token types": {"kind": "bert"},
+    "odd head size": {"hidden": 66, "heads": 3},
+    "published 3 x 264 x 12": {"hidden": 264, "heads": 12, "layers": 3, "ffn": 792, "length": 512},
+}
+
+
+def run(graph: onnx.ModelProto, ids, output="sentence_embedding", types=None):
+    engine = Engine(graph.SerializeToString(), lanes=1)
+    ids = np.asarray(ids, dtype=np.int64)
+    feeds = {"input_ids": ids, "token_type_ids": np.zeros_like(ids) if types is None else types}
+    return engine.run(Batch(np.arange(len(ids)), {k: feeds[k] for k in engine.inputs}), output)
+
+
+def torch_pooled(folder, ids, types=None):
+    model = AutoModel.from_pretrained(folder).eval()
+    extra = {} if types is None else {"token_type_ids": torch.from_numpy(types)}
+    with torch.no_grad():
+        return model(torch.from_numpy(ids), **extra).last_hidden_state.mean(1).numpy()
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_both_precisions_agree_with_torch_over_all_ids(tmp_path, shape):
+    folder = write_checkpoint(tmp_path / "c", **shape)
+    weights = read_weights(folder)
+    vocab, length = len(weights.pieces), len(weights.positions)
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 17, length):
+        ids = rng.integers(0, vocab, (3, size))
+        ids[0, -1] = vocab - 1
+        expected = torch_pooled(folder, ids)
+        exact = run(build(weights, precision="fp32", metadata={}), ids, "pooled")
+        assert np.abs(exact - expected).max() < 1e-5
+        small = run(build(weights, precision="int8", metadata={}), ids)
+        assert (small * unit(expected)).sum(1).min() > 0.995
+
+
+def test_token_types_are_read(tmp_path):
+    folder = write_checkpoint(tmp_path / "c", kind="bert")
+    ids = np.arange(5, 17).reshape(1, 12)
+    types = (np.arange(12) > 5).astype(np.int64).reshape(1, 12)
+    graph = build(read_weights(folder), precision="fp32", metadata={})
+    found = run(graph, ids, "pooled", types)
+    assert np.abs(found - torch_pooled(folder, ids, types)).max() < 1e-5
+    assert np.abs(found - run(graph, ids, "pooled")).max() > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_vector_does_not_depend_on_its_neighbours(checkpoint, precision):
+    weights = read_weights(checkpoint)
+    graph = build(weights, precision=precision, metadata={})
+    rng = np.random.default_rng(0)
+    for size in (3, 20, 64):
+        ids = rng.integers(0, len(weights.pieces), (32, size))
+        together = run(graph, ids)
+        alone = np.concatenate([run(graph, ids[i : i + 1]) for i in range(32)])
+        assert np.abs(together - alone).max() <= 1e-6
+
+
+def test_logits_come_from_the_pooled_vector(tmp_path):
+    folder = write_checkpoint(tmp_path / "c", labels=3)
+    weights = read_weights(folder)
+    ids = np.arange(5, 25).reshape(2, 10)
+    found = run(build(weights, precision="fp32", metadata={}), ids, "logits")
+    assert weights.head is not None
+    expected = torch_pooled(folder, ids) @ weights.head.weight.T + weights.head.bias
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def test_the_graph_is_one_valid_file_that_says_what_it_is(checkpoint):
+    graph = build(
+        read_weights(checkpoint), precision="int8", metadata={"rubert_lite.variant": "int8"}
+    )
+    onnx.checker.check_model(graph)
+    assert not any(t.external_data for t in graph.graph.initializer)
+    assert {p.key: p.value for p in graph.metadata_props} == {"rubert_lite.variant": "int8"}
+    kinds = {n.op_type for n in graph.graph.node}
+    assert "SkipLayerNormalization" not in kinds and "LayerNormalization" in kinds
+    table = next(t for t in graph.graph.initializer if t.name == "pieces.int8")
+    assert table.data_type == onnx.TensorProto.INT8
+
+
+def test_rows_are_quantised_symmetrically():
+    values, scale = quantize_rows(np.array([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]], np.float32))
+    assert values.tolist() == [[64, -127, 32], [0, 0, 0]]
+    assert scale[:, 0].tolist() == pytest.approx([2 / 127, 1.0])
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(5, 40)).astype(np.float32)
+    values, scale = quantize_rows(rows)
+    assert (np.abs(dequantize_rows(values, scale) - rows) <= scale / 2 + 1e-7).all()

@@ -1,0 +1,62 @@
+"""classify: labels, scores, pairs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rubert_lite import InputError, Model, Prediction
+
+
+def test_predictions_are_softmax_in_order(classifier: Model) -> None:
+    texts = ["мир", "день", ""]
+    found = classifier.classify(texts)
+    pooled = classifier.encode(texts, normalize=False)
+    logits = classifier._engine.run(next(_batch_of(classifier, "день")), "logits")[0]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    scores = found[1].scores
+    assert {
+        k: pytest.approx(v, abs=1e-6) for k, v in zip(classifier.labels, expected, strict=True)
+    } == scores
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert found[1] == Prediction(next(iter(scores)), max(scores.values()), scores)
+    assert pooled.shape == (3, 8)
+    assert set(scores) == {"добро", "зло", "ничто"}
+
+
+def _batch_of(model: Model, text: str) -> Iterator[Any]:
+    from rubert_lite.model import _batches
+
+    return _batches(model._pieces.read([text]), with_types=True)
+
+
+def test_top_k(classifier: Model) -> None:
+    [full] = classifier.classify(["мир"])
+    [best] = classifier.classify(["мир"], top_k=2)
+    assert list(best.scores.items()) == list(full.scores.items())[:2]
+    assert (best.label, best.score) == (full.label, full.score)
+    assert classifier.classify(["мир"], top_k=99) == [full]
+    for wrong in (0, -1, "1", True):
+        with pytest.raises(InputError, match="top_k"):
+            classifier.classify(["мир"], top_k=wrong)  # type: ignore[arg-type]
+
+
+def test_pairs_are_not_their_texts_joined(classifier: Model) -> None:
+    pair, turned, listed, text = classifier.classify(
+        [("мир", "и день"), ("и день", "мир"), ["мир", "и день"], "мир и день"]  # type: ignore[list-item]
+    )
+    assert pair == listed
+    assert pair.scores != turned.scores  # token types
+    assert pair.scores != text.scores
+    for wrong in (("мир",), ("мир", None), ("a", "b", "c"), {"a": "b"}):
+        with pytest.raises(InputError, match=r"texts\[1\]: \w+, expected a string or a pair"):
+            classifier.classify(["мир", wrong])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"texts\[0\]: tuple"):
+        classifier.encode([("мир", "день")])  # type: ignore[list-item]
+
+
+def test_model_without_labels_does_not_classify(model: Model) -> None:
+    for texts in ([], ["мир"]):
+        with pytest.raises(InputError, match=r"tiny: this model has no labels.*rubert-lite models"):
+            model.classify(texts)

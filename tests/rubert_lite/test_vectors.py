@@ -1,0 +1,37 @@
+"""Vectors in files that are whole or absent."""
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rubert_lite.vectors import json_line, writer
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
+def test_interrupted_output_leaves_what_was_there(
+    tmp_path: Path, suffix: str, error: BaseException
+) -> None:
+    out = tmp_path / f"v.{suffix}"
+    out.write_text("before")
+
+    def arrays() -> Iterator[Any]:
+        yield np.ones((2, 3), dtype=np.float32)
+        raise error
+
+    with pytest.raises(BaseException, match="cannot be written|^$"):
+        writer(out)(arrays(), out)
+    assert out.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_nine_digits_give_every_float_back() -> None:
+    row = np.array([1 / 3, 1e-30, -3.4e38, 0.1, 0, 16777217], dtype=np.float32)
+    assert np.array_equal(np.array(json.loads(json_line(row))["vector"], dtype=np.float32), row)

@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+
+from rubert_lite.errors import ConfigError
+from train.config import load_config
+from train.stage import Stage, fingerprint_stage, run_stage
+
+CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.toml"))
+BASE = '[corpus]\n[[corpus.sources]]\nname = "a"\nfiles = ["a.txt"]\nlicense = "CC0"\n'
+
+
+def load(tmp_path, text: str, *overrides: str):
+    path = tmp_path / "line.toml"
+    path.write_text('run = "r"\n' + text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_our_own_configurations_are_fine(path):
+    load_config(path)
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# rubert-lite train all --config train/configs/{path.name}"
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    text = BASE + "[distil]\nstepz = 5\nlearning_rate = 'fast'\n[student]\nlayers = 2.5\n"
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    problems = "\n".join(error.value.problems)
+    assert len(error.value.problems) == 3
+    assert "distil.stepz: unknown key; did you mean 'steps'?" in problems
+    assert "distil.learning_rate = 'fast'" in problems
+    assert "student.layers = 2.5" in problems
+
+
+def test_contradictions_are_told_together(tmp_path):
+    text = BASE + "[distil]\nalignment = 'reduce'\n[student]\nhidden_size = 10\nheads = 4\n"
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert len(error.value.problems) == 2
+    assert "needs a teacher" in error.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = [", "not TOML"),
+        ("", "corpus: missing"),
+        ("[corpus]\nsources = []\n", "corpus.sources"),
+    ],
+)
+def test_broken_files_are_told(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)
+
+
+def test_missing_files_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(tmp_path)
+
+
+def test_overrides_are_typed(tmp_path):
+    none = 'distil.alignment="none"'
+    config = load(tmp_path, BASE, none, "distil.steps=7", "student.layers=4", "run=other")
+    assert (config.distil.steps, config.student.layers, config.run) == (7, 4, "other")
+    with pytest.raises(ConfigError, match="expected section.key=value"):
+        load(tmp_path, BASE, "distil.steps")
+
+
+def test_a_stage_is_made_once_and_told_when_it_differs(tmp_path):
+    made = []
+
+    def work(out: Path) -> None:
+        made.append(out)
+        (out / "result").write_text("x")
+
+    folder = tmp_path / "01-x"
+    stage = Stage(folder, {"size": 1}, {"corpus": "abc"})
+    assert run_stage(stage, work) and not run_stage(stage, work)
+    assert len(made) == 1 and (folder / "result").is_file()
+    other = Stage(folder, {"size": 2}, {"corpus": "abd"})
+    with pytest.raises(ConfigError) as error:
+        run_stage(other, work)
+    assert "settings size: made with 1, now 2" in str(error.value)
+    assert "inputs corpus: made with 'abc', now 'abd'" in str(error.value)
+    assert "--force" in str(error.value)
+    before = fingerprint_stage(folder)
+    assert run_stage(other, work, force=True)
+    assert fingerprint_stage(folder) != before
+
+
+def test_a_stage_that_failed_leaves_nothing_under_its_name(tmp_path):
+    stage = Stage(tmp_path / "01-x", {}, {})
+
+    def fail(out: Path) -> None:
+        (out / "half").write_text("x")
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        run_stage(stage, fail)
+    assert not (tmp_path / "01-x").exists()
+    seen: list[bool] = []
+    run_stage(stage, lambda out: seen.append((out / "half").exists()))
+    assert seen == [False]  # what failed is thrown away, unless the stage is resumable
+
+
+def test_a_resumable_stage_goes_on_with_equal_settings_only(tmp_path):
+    def fail(out: Path) -> None:
+        (out / "half").write_text("x")
+        raise RuntimeError("killed")
+
+    for size, kept in ((1, True), (2, False)):
+        with pytest.raises(RuntimeError):
+            run_stage(Stage(tmp_path / f"04-{size}", {"size": 1}, {}, resumable=True), fail)
+        seen: list[bool] = []
+        stage = Stage(tmp_path / f"04-{size}", {"size": size}, {}, resumable=True)
+        run_stage(stage, lambda out, seen=seen: seen.append((out / "half").exists()), force=True)
+        assert seen == [kept]
+
+
+def test_stages_out_of_order_name_the_missing_command(tmp_path):
+    with pytest.raises(ConfigError, match="rubert-lite train corpus"):
+        fingerprint_stage(tmp_path / "01-corpus")
