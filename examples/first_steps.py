@@ -23,7 +23,8 @@ def main() -> None:
     encoded = time.perf_counter()
     manifest = model.package.manifest
     print(
-        f"{manifest.name}: {manifest.vocab_size:,} pieces, {model.dim} dimensions, {model.lanes} lanes"
+        f"{manifest.name}: {manifest.vocab_size:,} pieces, {model.dim} dimensions,"
+        f" {model.lanes} lanes"
     )
     if not manifest.provenance.get("sentence_stage"):
         print("(a masked language model: its vectors follow words more than meaning)")

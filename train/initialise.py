@@ -1,7 +1,7 @@
 """Start a student from its teacher: rows for the new pieces, layers cut to the new width.
 
-Nothing here preserves the teacher's function unless the shapes are equal: LayerNorm and attention heads
-do not survive a cut. Which start is worth most is a question for experiments, not for this file.
+Nothing here preserves the teacher's function unless the shapes are equal: LayerNorm and attention
+heads do not survive a cut. Which start is worth most is a question for experiments.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def initialise(
     """Fill the student's parameters from the teacher's.
 
     rows   mean: a piece's row is the mean of the rows of all teacher pieces whose split contains it
-           (arXiv 2205.02340, the authors' init_weights); fvt: its own row, or the mean of the rows of the
-           teacher pieces it falls into (arXiv 2402.09977); random: untouched
+           (arXiv 2205.02340, the authors' init_weights); fvt: its own row, or the mean of the rows
+           of the teacher pieces it falls into (arXiv 2402.09977); random: untouched
     layers select: evenly spaced teacher layers; average: the mean of each block of layers
     cut    topleft: the first dimensions, as published; pca: the top principal directions of the
            teacher's rows, applied to every matrix that reads or writes the hidden state
@@ -65,7 +65,7 @@ def initialise(
 
 
 def _basis(rows: Tensor, width: int, cut: Cut) -> Tensor:
-    """Return the map [D_t, width] from the teacher's hidden space; identity where widths are equal."""
+    """Return the map [D_t, width] from the teacher's hidden space; identity for equal widths."""
     size = rows.shape[1]
     if cut == "topleft" or width == size:
         return torch.eye(size, width, device=rows.device)
@@ -73,7 +73,8 @@ def _basis(rows: Tensor, width: int, cut: Cut) -> Tensor:
     _, vectors = torch.linalg.eigh(centred.t() @ centred)  # eigenvalues rise
     top = vectors.flip(1)[:, :width]
     # Rotating keeps length; a smaller space holds less of it, LayerNorm scales it back.
-    return top
+    directions: Tensor = top
+    return directions
 
 
 def _fill_rows(
@@ -158,7 +159,7 @@ def _layer_list(model: nn.Module) -> list[dict[str, Any]]:
 def _fill_layer(target: dict[str, Any], sources: list[dict[str, Any]], basis: Tensor) -> None:
     """Cut the mean of some teacher layers to the student's sizes.
 
-    Inside a layer (heads, feed-forward units) the first rows are taken; `basis` serves the hidden state.
+    Inside a layer (heads, feed-forward units) the first rows are taken; `basis` serves the rest.
     """
     for index in range(3):
         _fill_linear(target["in"][index], [s["in"][index] for s in sources], read=basis)
@@ -190,6 +191,6 @@ def _fill_linear(
 def _fill_norm(target: nn.LayerNorm, sources: list[nn.LayerNorm], basis: Tensor) -> None:
     weight = torch.stack([s.weight.float() for s in sources]).mean(0)
     bias = torch.stack([s.bias.float() for s in sources]).mean(0)
-    # A scale for each old dimension has no exact counterpart after a rotation: the mean square share.
+    # A scale for each old dimension has no exact counterpart after a rotation: the mean share.
     target.weight.copy_(weight @ basis.square())
     target.bias.copy_(bias @ basis)

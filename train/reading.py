@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -107,11 +107,12 @@ def _decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     return stream
 
 
-def _unpacked(stream: IO[bytes]) -> IO[bytes]:
-    file = tempfile.TemporaryFile()
-    shutil.copyfileobj(stream, file)
-    file.seek(0)
-    return file
+@contextmanager
+def _unpacked(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(stream, file)
+        file.seek(0)
+        yield file
 
 
 def _lines(stream: IO[bytes], name: str, field: str | None) -> Iterator[Line]:

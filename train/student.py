@@ -73,7 +73,7 @@ class Shape:
 def build(shape: Shape) -> nn.Module:
     """Make a randomly initialised masked language model of this shape (tied output matrix)."""
     if shape.architecture == "bert":
-        return BertForMaskedLM(
+        bert: nn.Module = BertForMaskedLM(
             BertConfig(
                 vocab_size=shape.vocab_size,
                 hidden_size=shape.hidden_size,
@@ -87,7 +87,8 @@ def build(shape: Shape) -> nn.Module:
                 attn_implementation=_ATTENTION,
             )
         )
-    return DistilBertForMaskedLM(
+        return bert
+    student: nn.Module = DistilBertForMaskedLM(
         DistilBertConfig(
             vocab_size=shape.vocab_size,
             dim=shape.hidden_size,
@@ -101,6 +102,7 @@ def build(shape: Shape) -> nn.Module:
             attn_implementation=_ATTENTION,
         )
     )
+    return student
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -17,9 +17,18 @@ PIECES = [
 
 
 def write_checkpoint(
-    folder: Path, *, kind: str = "distilbert", hidden: int = 64, heads: int = 4, layers: int = 2,
-    ffn: int = 96, vocab: int = len(PIECES), length: int = 64, labels: int = 0, spec: dict | None = None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    *,
+    kind: str = "distilbert",
+    hidden: int = 64,
+    heads: int = 4,
+    layers: int = 2,
+    ffn: int = 96,
+    vocab: int = len(PIECES),
+    length: int = 64,
+    labels: int = 0,
+    spec: dict | None = None,
+) -> Path:
     """A random student whose weights are large enough that different texts differ."""
     torch.manual_seed(0)
     if kind == "bert":

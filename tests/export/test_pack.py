@@ -177,7 +177,9 @@ def test_the_portable_graph_loads_elsewhere_and_agrees(checkpoint, tmp_path):
     theirs = SentenceTransformer(str(package.path), device="cpu").encode(texts)
     assert np.abs(ours - theirs).max() < 1e-5
     tokenizer = AutoTokenizer.from_pretrained(package.path)
-    model = ORTModelForFeatureExtraction.from_pretrained(package.path, file_name="onnx/model.onnx")
+    model = ORTModelForFeatureExtraction.from_pretrained(
+        package.path, subfolder="onnx", file_name="model.onnx"
+    )
     inputs = tokenizer(texts, padding=True, return_tensors="np")
     states = model(**{k: inputs[k] for k in ("input_ids", "attention_mask")}).last_hidden_state
     mask = inputs["attention_mask"][:, :, None]

@@ -25,10 +25,18 @@ def test_predictions_are_softmax_in_order(classifier: Model) -> None:
     assert set(scores) == {"добро", "зло", "ничто"}
 
 
-def _batch_of(model: Model, text: str) -> Iterator[Any]:
+def _batch_of(model: Model, text: Any) -> Iterator[Any]:
     from rubert_lite.model import _batches
 
     return _batches(model._pieces.read([text]), with_types=True)
+
+
+def test_token_types_begin_with_the_second_text(classifier: Model) -> None:
+    [batch] = _batch_of(classifier, ("мир", "и день"))
+    assert batch.feeds["input_ids"].shape == (1, 6)
+    assert batch.feeds["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1]]
+    [batch] = _batch_of(classifier, "мир и день")
+    assert batch.feeds["token_type_ids"].tolist() == [[0, 0, 0, 0, 0]]
 
 
 def test_top_k(classifier: Model) -> None:

@@ -1,0 +1,67 @@
+"""The wheel, in an environment of its own, outside the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)], check=True
+    )
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_tree_and_one_top_level_name(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {n for n in archive.namelist() if ".dist-info/" not in n}
+    expected = set()
+    tracked = subprocess.run(
+        ["git", "ls-files", "rubert_lite", "train", "export"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    for name in tracked:
+        if name.endswith((".py", "py.typed")) or "/models/" in name or "/configs/" in name:
+            inside = name if name.startswith("rubert_lite/") else f"rubert_lite/{name}"
+            expected.add(inside)
+    assert names == expected
+    assert {n.split("/")[0] for n in names} == {"rubert_lite"}
+
+
+def test_it_runs_outside_the_checkout(wheel, tmp_path):
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    python = str(venv / "bin" / "python")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            arguments, cwd=tmp_path, input=stdin, capture_output=True, text=True, env=clean
+        )
+
+    def install(*what: str) -> None:
+        constraints = str(ROOT / "constraints.txt")
+        done = run(python, "-m", "pip", "install", "-q", "-c", constraints, *what)
+        assert done.returncode == 0, done.stderr
+
+    install(str(wheel))
+    code = "from rubert_lite import load; print(load('distil-16k').encode(['Привет, мир']).shape)"
+    missing = run(python, "-c", code)
+    assert missing.returncode != 0 and "pip install 'rubert-lite[cpu]'" in missing.stderr
+    install(f"{wheel}[cpu]")
+    assert run(python, "-c", code).stdout == "(1, 256)\n"
+    tool = str(venv / "bin" / "rubert-lite")
+    encoded = run(tool, "encode", "distil-16k", "-", stdin="Привет, мир\nДобрый день\n")
+    assert encoded.returncode == 0, encoded.stderr
+    assert len(encoded.stdout.splitlines()) == 2
+    train = run(tool, "train", "all", "--config", "x.toml")
+    assert train.returncode == 1 and "rubert-lite[train]" in train.stderr
