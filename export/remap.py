@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from rubert_lite.errors import InputError
 from rubert_lite.package import staged
-from rubert_lite.wordpiece import check_tokenizer, pieces_by_id, prune_tokenizer
+from rubert_lite.wordpiece import check_tokenizer, prune_tokenizer
 
 from .weights import read_config
 
@@ -74,10 +74,11 @@ def read_kept(path: Path) -> list[int]:
 def write_table(checkpoint: Path, out: Path) -> None:
     """Write vocab.tsv for people: new id, teacher id (-1: none), piece."""
     spec = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
-    pieces = pieces_by_id(spec)
     path = checkpoint / "vocabulary.json"
-    old = list(range(len(pieces)))
+    # With a vocabulary map several pieces share an id: each has its line.
+    pieces = sorted((i, piece) for piece, i in spec["model"]["vocab"].items())
+    old = list(range(pieces[-1][0] + 1))
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))["teacher_ids"]
-    rows = (f"{new}\t{old[new]}\t{piece}\n" for new, piece in enumerate(pieces))
+    rows = (f"{new}\t{old[new]}\t{piece}\n" for new, piece in pieces)
     out.write_text("id\tteacher_id\tpiece\n" + "".join(rows), encoding="utf-8")
