@@ -14,10 +14,10 @@ from train.batches import Texts
 from train.crossentropy import linear_cross_entropy
 from train.distil import Schedule, distil
 from train.links import link, link_vocabularies
-from train.losses import masked_lm
+from train.losses import kl, masked_lm
 from train.objective import Heads, Pair, Recipe, batch_losses, split_teacher_pieces
 from train.shards import build_shards
-from train.student import Shape, build, freeze
+from train.student import Shape, build, freeze, output_rows
 
 ROOT = Path(__file__).parents[2]
 TEACHER = wordpiece("привет", "мир", "хорошая", "перевод", "##чица", "дом", "##ами")
@@ -107,6 +107,23 @@ def test_teacher_pieces_are_written_in_student_pieces(tmp_path, write_tokenizer)
     shown = [names[i] for i in ids[mask].tolist()]
     assert shown == ["[CLS]", "хоро", "##шая", "перевод", "##чи", "##ца", "[SEP]"]
     assert owner.tolist() == [0, 1, 1, 2, 3, 3, 4]
+
+
+def test_reduce_compares_the_sums_of_the_parts_logits(tmp_path, write_tokenizer):
+    """The head is applied once to summed vectors; that must equal summing the logits themselves."""
+    texts = shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT)
+    pair = pair_of(TEACHER, STUDENT)
+    for model in (pair.student, pair.teacher):
+        torch.nn.init.normal_(output_rows(model)[2])  # the bias starts at 0
+    batch = texts.batch([LINES.index("хорошая переводчица")])
+    found = losses_of(pair, batch, alignment="reduce", mlm=0.0, temperature=1.0)["kl"]
+    v = pair.vocabularies
+    ids, mask, owner = split_teacher_pieces(batch.teacher_ids, batch.teacher_mask, v.splits)
+    logits = pair.student(input_ids=ids, attention_mask=mask.long()).logits[0]
+    summed = torch.stack([logits[owner == i].sum(0) for i in range(int(owner.max()) + 1)])
+    wanted = pair.teacher(batch.teacher_ids).logits[0]
+    expected = kl(wanted[:, v.teacher_classes], summed[:, v.student_classes])
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_every_teacher_piece_has_student_pieces():

@@ -98,6 +98,10 @@ def test_batches_hold_the_texts_padded(folder):
     assert batch.teacher_mask.sum(1).tolist() == [5, 5]  # хорошая|перевод|##чица; привет|,|мир
     assert batch.student_ids.shape == batch.student_mask.shape
     assert not batch.student_matched[~batch.student_mask].any()
+    # хорошая = хоро|##шая, переводчица = перевод|##чица = перевод|##чи|##ца
+    row = int(batch.student_mask.sum(1).argmin())
+    assert batch.student_group[row].tolist()[:7] == [0, 1, 1, 2, 3, 3, 4]
+    assert batch.teacher_group[row].tolist() == [0, 1, 2, 3, 4]
     for row in range(2):
         teacher = batch.teacher_group[row][batch.teacher_mask[row]]
         student = batch.student_group[row][batch.student_mask[row]]
