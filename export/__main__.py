@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RubertLiteError as error:
         print(f"rubert-lite export: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # such as a directory that may not be written
+        print(f"rubert-lite export: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("rubert-lite export: interrupted; nothing was written", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from rubert_lite.package import Manifest
@@ -9,55 +10,115 @@ from rubert_lite.package import Manifest
 from .parity import Parity
 
 
-def write_card(manifest: Manifest, training: Mapping[str, Any], summaries: Sequence[Parity]) -> str:
-    """Return the text of README.md for a package."""
-    corpora = training.get("corpora", [])
+def write_card(
+    manifest: Manifest,
+    training: Mapping[str, Any],
+    summaries: Sequence[Parity],
+    *,
+    sizes: Mapping[str, int],
+) -> str:
+    """Return the text of README.md for a package; `sizes` are bytes of its other files."""
+    parts = [
+        _head(manifest),
+        _introduction(manifest, training),
+        _use(manifest),
+        _corpora(training),
+        _files(sizes),
+        _fidelity(summaries),
+    ]
+    if training.get("metrics"):
+        text = json.dumps(training["metrics"], ensure_ascii=False, indent=1)
+        parts.append(["## Held-out measures of training", "", "```json", text, "```"])
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def _head(manifest: Manifest) -> list[str]:
     task = "text-classification" if manifest.task == "classification" else "sentence-similarity"
-    head = [
+    license_id = manifest.license.lower()  # as the hub spells them
+    return [
         "---",
         "language: ru",
-        f"license: {manifest.license.lower()}",
+        f"license: {json.dumps(license_id)}",  # a JSON string is a YAML string
         "library_name: rubert-lite",
         f"pipeline_tag: {task}",
         "tags: [onnx, sentence-embeddings, russian, distillation]",
         "---",
+    ]
+
+
+def _introduction(manifest: Manifest, training: Mapping[str, Any]) -> list[str]:
+    lines = [
         f"# {manifest.name}",
         "",
         f"{manifest.vocab_size:,} pieces, {manifest.hidden_size} dimensions, at most"
         f" {manifest.max_length} pieces a text. Teacher: {manifest.teacher}.",
-        "",
     ]
-    if not training.get("sentence_stage"):
-        head += [
+    chosen = training.get("config", {})
+    vocabulary = chosen.get("vocabulary", {}) if isinstance(chosen, dict) else {}
+    if isinstance(vocabulary, dict) and vocabulary.get("tokenizer"):
+        source = PurePosixPath(str(vocabulary["tokenizer"])).name
+        lines.append(f"Vocabulary: method {vocabulary.get('method')!r} from that of {source}.")
+    if "sentence_stage" not in training:
+        lines += [
+            "",
+            "How it was trained is not recorded: try it on your own texts before you rely on it.",
+        ]
+    elif not training["sentence_stage"]:
+        lines += [
+            "",
             "**A masked language model, not a sentence encoder.** It was never trained on the"
             " meaning of whole sentences: its vectors follow words and style. Use it to try the"
             " package and to fine-tune, not for semantic search.",
-            "",
         ]
-    head += ["No RuBERT weights were used.", ""] if "RuBERT" not in manifest.teacher else []
-    use = [
+    # Said only of a teacher that is known.
+    if training.get("teacher") and "rubert" not in manifest.teacher.casefold():
+        lines += ["", "No RuBERT weights were used."]
+    return lines
+
+
+def _use(manifest: Manifest) -> list[str]:
+    lines = [
         "## Use",
         "",
         "    from rubert_lite import load",
-        f'    model = load("{manifest.name}")',
-        '    model.encode(["Привет, мир"])          # float32, (1, ' + f"{manifest.hidden_size})",
+        f"    model = load({json.dumps(manifest.name, ensure_ascii=False)})"
+        "  # or the path of this directory",
+        f'    model.encode(["Привет, мир"])  # float32, (1, {manifest.hidden_size})',
     ]
     if manifest.labels:
-        use.append('    model.classify(["Спасибо!"])           # ' + ", ".join(manifest.labels))
-    body = [*use, "", "## Training text", "", "| name | licence | texts |", "| --- | --- | --- |"]
-    body += [f"| {c['name']} | {c['license']} | {c['texts']:,} |" for c in corpora]
-    body += ["", "## Fidelity to torch", ""]
-    body += [
+        lines.append(f'    model.classify(["Спасибо!"])  # {", ".join(manifest.labels)}')
+    if manifest.truncate_dims:
+        widths = ", ".join(map(str, manifest.truncate_dims))
+        lines += [
+            "",
+            f"`truncate_dim` takes a shorter prefix of the vector ({widths}): measure what that"
+            " costs on your texts.",
+        ]
+    return lines
+
+
+def _corpora(training: Mapping[str, Any]) -> list[str]:
+    corpora = training.get("corpora", [])
+    if not corpora:
+        return ["## Training text", "", "Not recorded."]
+    rows = [f"| {c['name']} | {c['license']} | {c['texts']:,} |" for c in corpora]
+    return ["## Training text", "", "| name | licence | texts |", "| --- | --- | --- |", *rows]
+
+
+def _files(sizes: Mapping[str, int]) -> list[str]:
+    rows = [f"| {name} | {size / 1e6:.2f} |" for name, size in sizes.items()]
+    return ["## Files", "", "| file | MB |", "| --- | --- |", *rows]
+
+
+def _fidelity(summaries: Sequence[Parity]) -> list[str]:
+    return [
+        "## Fidelity to torch",
+        "",
         "| variant | cases | mean cosine | least cosine | change by neighbours |",
         "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {s.variant} | {s.cases} | {s.mean_cosine:.6f} | {s.least_cosine:.6f}"
+            f" | {s.batch_difference:.1e} |"
+            for s in summaries
+        ),
     ]
-    body += [
-        f"| {s.variant} | {s.cases} | {s.mean_cosine:.6f} | {s.least_cosine:.6f}"
-        f" | {s.batch_difference:.1e} |"
-        for s in summaries
-    ]
-    metrics = training.get("metrics") or {}
-    if metrics:
-        text = json.dumps(metrics, ensure_ascii=False, indent=1)
-        body += ["", "## Held-out measures of training", "", "```json", text, "```"]
-    return "\n".join([*head, *body]) + "\n"

@@ -152,30 +152,25 @@ def _linear(graph: _Graph, value: str, layer: Affine, name: str, precision: Prec
         whole: str = graph.add("Add", [graph.add("MatMul", [value, weight]), bias])
         return whole
     values, scale = quantize_rows(layer.weight)
-    # Unsigned activations around 128: signed ones miss the fast kernels. One scale a piece.
-    peak = graph.add("ReduceMax", [graph.add("Abs", [value])], axes=[-1], keepdims=1)
+    # Unsigned activations around 128: signed ones miss the fast kernels. One scale a piece, its
+    # peak / 127; the peak is divided out before the product and multiplied in after it.
     tiny = graph.constant(np.float32(_TINY), "tiny")
-    row_scale = graph.add(
-        "Mul",
-        [
-            graph.add("Max", [peak, tiny]),
-            graph.constant(np.float32(1 / 127), "level"),
-        ],
-    )
-    one = graph.constant(np.float32(1), "one")
+    highest = graph.add("ReduceMax", [graph.add("Abs", [value])], axes=[-1], keepdims=1)
+    peak = graph.add("Max", [highest, tiny])
+    level = graph.constant(np.float32(1 / 127), "level")
     middle = graph.constant(np.uint8(128), "middle")
-    small = graph.add("QuantizeLinear", [graph.add("Div", [value, row_scale]), one, middle])
+    small = graph.add("QuantizeLinear", [graph.add("Div", [value, peak]), level, middle])
     product = graph.add(
         "ms.MatMulIntegerToFloat",
         [
             small,
             graph.constant(np.ascontiguousarray(values.T), f"{name}.int8"),
-            one,
+            level,
             graph.constant(scale[:, 0], f"{name}.scale"),
             middle,
         ],
     )
-    scaled: str = graph.add("Add", [graph.add("Mul", [product, row_scale]), bias])
+    scaled: str = graph.add("Add", [graph.add("Mul", [product, peak]), bias])
     return scaled
 
 

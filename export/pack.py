@@ -1,6 +1,7 @@
 """From a checkpoint to a model package: graphs, checks, card, manifest."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace as with_changes
@@ -13,15 +14,25 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, check_tokenizer
 
 from .card import write_card
 from .fast import Precision, build
-from .parity import Parity, as_metrics, check, make_cases, measure, reference
+from .parity import (
+    Parity,
+    as_metrics,
+    check,
+    make_cases,
+    measure,
+    measure_portable,
+    reference,
+    summarize,
+)
 from .portable import export_portable
 from .remap import write_table
 from .sample import TEXTS
-from .weights import Weights, read_config, read_weights
+from .weights import Weights, read_config, read_json, read_weights
 
 FAST = ("int8", "fp32")
 EXTRAS = ("portable", "safetensors", "table")
 VERSION = "0.1.0"
+_LEAST_WIDTH = 64  # of a truncated vector that is still offered
 
 
 def export(
@@ -48,18 +59,20 @@ def export(
             f" {', '.join(EXTRAS)}"
         )
     config, weights = read_config(checkpoint), read_weights(checkpoint)
-    training = _read_training(checkpoint)
-    manifest = _describe(checkpoint, name or out.name, config, weights, training)
-    cases = make_cases(
-        checkpoint / "tokenizer.json",
-        [*TEXTS, *texts],
-        vocab_size=manifest.vocab_size,
-        max_length=manifest.max_length,
-    )
-    expected = reference(checkpoint, cases)
+    training = read_training(checkpoint)
+    name = name or Path(os.path.abspath(out)).name
+    manifest = _describe(checkpoint, name, config, weights, training)
     with staged(out, replace=replace) as folder:
         shutil.copyfile(checkpoint / "tokenizer.json", folder / "tokenizer.json")
         shutil.copyfile(checkpoint / "config.json", folder / "config.json")
+        cases = make_cases(
+            checkpoint / "tokenizer.json",
+            [*TEXTS, *texts],
+            vocab_size=manifest.vocab_size,
+            max_length=manifest.max_length,
+            types=1 if weights.types is None else len(weights.types),
+        )
+        expected = reference(checkpoint, cases)
         summaries: list[Parity] = []
         for variant in fast:
             graph = build(
@@ -67,12 +80,15 @@ def export(
                 precision=cast(Precision, variant),
                 metadata=_metadata(manifest, variant),
             ).SerializeToString()
-            summary, cosines = measure(graph, variant, cases, expected=expected)
-            check(summary, cosines, cases)
-            summaries.append(summary)
+            found = measure(graph, cases, expected=expected)
+            check(variant, found, cases)
+            summaries.append(summarize(variant, found))
             (folder / f"fast.{variant}.onnx").write_bytes(graph)
         if "portable" in variants:
-            export_portable(checkpoint, folder)
+            graph = export_portable(checkpoint, folder).read_bytes()
+            found = measure_portable(graph, cases, expected=expected)
+            check("portable", found, cases)
+            summaries.append(summarize("portable", found))
         if "safetensors" in variants:
             shutil.copyfile(checkpoint / "model.safetensors", folder / "model.safetensors")
         if {"portable", "safetensors"} & set(variants):
@@ -85,53 +101,66 @@ def export(
             manifest,
             variants={v: f"fast.{v}.onnx" for v in fast},
             default_variant=fast[0],
-            metrics={"parity": as_metrics(summaries), **training.get("metrics", {})},
+            metrics={**training.get("metrics", {}), "parity": as_metrics(summaries)},
         )
-        card = write_card(manifest, training, summaries)
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in files}
+        card = write_card(manifest, training, summaries, sizes=sizes)
         (folder / "README.md").write_text(card, encoding="utf-8")
         seal(folder, manifest)
     return ModelPackage.open(out)
 
 
-def _read_training(checkpoint: Path) -> dict[str, Any]:
+def read_training(checkpoint: Path) -> dict[str, Any]:
+    """Read training.json, {} where there is none; InputError unless it says what a card needs."""
     path = checkpoint / "training.json"
     if not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
+    kinds: dict[str, type] = {"teacher": str, "license": str, "corpora": list, "metrics": dict}
+    problems = [
+        f"{key} is no {kind.__name__}"
+        for key, kind in kinds.items()
+        if not isinstance(found.get(key, kind()), kind)
+    ]
+    if not problems:
+        wanted = {"name": str, "license": str, "texts": int}
+        for corpus in found.get("corpora", []):
+            ok = isinstance(corpus, dict)
+            if not ok or any(type(corpus.get(k)) is not t for k, t in wanted.items()):
+                problems.append(f"corpus {corpus!r}: expected name, license and number of texts")
+    if problems:
+        raise InputError(f"{path}: {'; '.join(problems)}")
     return found
 
 
 def _describe(
     checkpoint: Path, name: str, config: dict[str, Any], weights: Weights, training: dict[str, Any]
 ) -> Manifest:
+    if not name or not name.isprintable():
+        raise InputError(f"name {name!r}: expected one line of printable characters")
     path = checkpoint / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{path}: no such file: expected the tokenizer of the checkpoint")
     vocab_size = len(weights.pieces)
-    if config.get("vocab_size") != vocab_size:
-        raise InputError(
-            f"{checkpoint}: config.json says vocab_size {config.get('vocab_size')}, the embedding"
-            f" table has {vocab_size} rows"
-        )
-    check_tokenizer(json.loads(path.read_text(encoding="utf-8")), vocab_size=vocab_size)
-    labels: tuple[str, ...] = ()
-    if weights.head is not None:
-        names = config.get("id2label", {})
-        labels = tuple(str(names.get(str(i), i)) for i in range(len(weights.head.bias)))
-    halves = [weights.hidden_size // k for k in (2, 4) if weights.hidden_size // k >= 64]
+    check_tokenizer(read_json(path), vocab_size=vocab_size)
+    labels = _labels(checkpoint, config, weights)
+    widths = [weights.hidden_size // 2]
+    while widths[-1] >= 2 * _LEAST_WIDTH:
+        widths.append(widths[-1] // 2)
     return Manifest(
         name=name,
         version=VERSION,
         license=training.get("license", "unknown"),
         teacher=training.get("teacher", "unknown"),
-        task="embedding",
+        task="classification" if labels else "embedding",
         labels=labels,
         vocab_size=vocab_size,
         hidden_size=weights.hidden_size,
         max_length=len(weights.positions),
         pooling="mean",
         normalize=True,
-        truncate_dims=tuple(halves),
+        truncate_dims=tuple(w for w in widths if w >= _LEAST_WIDTH),
         variants={},
         default_variant="",
         tokenizer_sha256=sha256_of(path),
@@ -139,6 +168,18 @@ def _describe(
         metrics={},
         provenance=training,
     )
+
+
+def _labels(checkpoint: Path, config: dict[str, Any], weights: Weights) -> tuple[str, ...]:
+    if weights.head is None:
+        return ()
+    names, count = config.get("id2label", {}), len(weights.head.bias)
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(count)}:
+        raise InputError(
+            f"{checkpoint / 'config.json'}: id2label {names!r}, the head has {count} labels:"
+            f" expected a name for each of 0..{count - 1}"
+        )
+    return tuple(str(names[str(i)]) for i in range(count))
 
 
 def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:

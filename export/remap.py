@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from rubert_lite.errors import InputError
 from rubert_lite.package import staged
 from rubert_lite.wordpiece import check_tokenizer, prune_tokenizer
 
-from .weights import read_config
+from .weights import read_config, read_json, read_tensors
 
 _ROWS = ("word_embeddings.weight", "vocab_projector.weight", "predictions.decoder.weight")
+# Said of the whole checkpoint, or independent of ids. Never the vocab.txt or added_tokens.json of
+# the old ids.
+_COPIED = ("head.safetensors", "LICENSE", "training.json", "special_tokens_map.json")
 _BIASES = ("vocab_projector.bias", "predictions.bias", "predictions.decoder.bias")
 
 
@@ -25,38 +28,48 @@ def trim(checkpoint: Path, kept: Sequence[int], out: Path, *, replace: bool = Fa
     as before. Raises InputError for ids that are unknown, repeated, or lack a special piece.
     """
     config = read_config(checkpoint)
-    path = checkpoint / "tokenizer.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: save the tokenizer as a fast one first")
-    spec = json.loads(path.read_text(encoding="utf-8"))
+    spec = read_json(checkpoint / "tokenizer.json")
     check_tokenizer(spec)
     pruned = prune_tokenizer(spec, kept)
     order = np.array(kept, dtype=np.int64)
-    size = int(config["vocab_size"])
+    size = config.get("vocab_size")
     tensors = {}
-    for name, value in load_file(checkpoint / "model.safetensors").items():
+    for name, value in read_tensors(checkpoint).items():
         if name.endswith(_ROWS + _BIASES):
             if len(value) != size:
                 raise InputError(f"{checkpoint}: {name} has {len(value)} rows, expected {size}")
             value = value[order]
         tensors[name] = np.ascontiguousarray(value)
+    old = _teacher_ids(checkpoint, len(spec["model"]["vocab"]))
+    files = {
+        "config.json": config
+        | {"vocab_size": len(kept), "pad_token_id": pruned["model"]["vocab"]["[PAD]"]},
+        "tokenizer.json": pruned,
+        "vocabulary.json": {"method": "prune", "teacher_ids": [old[i] for i in kept]},
+    }
+    if (checkpoint / "tokenizer_config.json").is_file():
+        settings = read_json(checkpoint / "tokenizer_config.json")
+        settings.pop("added_tokens_decoder", None)  # old ids; tokenizer.json has the new ones
+        files["tokenizer_config.json"] = settings
     with staged(out, replace=replace) as folder:
-        for extra in checkpoint.iterdir():
-            if extra.is_file() and extra.suffix == ".json" and extra.name != "stage.json":
-                shutil.copyfile(extra, folder / extra.name)
-        if (checkpoint / "head.safetensors").is_file():
-            shutil.copyfile(checkpoint / "head.safetensors", folder / "head.safetensors")
+        for name in _COPIED:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, folder / name)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        new_ids = pruned["model"]["vocab"]
-        config |= {"vocab_size": len(kept), "pad_token_id": new_ids["[PAD]"]}
-        vocabulary = {"method": "trim", "teacher_ids": [int(i) for i in kept]}
-        for name, data in (
-            ("config.json", config),
-            ("tokenizer.json", pruned),
-            ("vocabulary.json", vocabulary),
-        ):
+        for name, data in files.items():
             text = json.dumps(data, ensure_ascii=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _teacher_ids(checkpoint: Path, size: int) -> list[int]:
+    """Return the teacher id of each id: its own, unless vocabulary.json says another."""
+    path = checkpoint / "vocabulary.json"
+    if not path.is_file():
+        return list(range(size))
+    found = read_json(path).get("teacher_ids")
+    if not isinstance(found, list) or len(found) < size or any(type(i) is not int for i in found):
+        raise InputError(f"{path}: teacher_ids: expected {size} ids, -1 where there is none")
+    return found
 
 
 def read_kept(path: Path) -> list[int]:
@@ -72,13 +85,13 @@ def read_kept(path: Path) -> list[int]:
 
 
 def write_table(checkpoint: Path, out: Path) -> None:
-    """Write vocab.tsv for people: new id, teacher id (-1: none), piece."""
-    spec = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
-    path = checkpoint / "vocabulary.json"
-    # With a vocabulary map several pieces share an id: each has its line.
-    pieces = sorted((i, piece) for piece, i in spec["model"]["vocab"].items())
-    old = list(range(pieces[-1][0] + 1))
-    if path.is_file():
-        old = json.loads(path.read_text(encoding="utf-8"))["teacher_ids"]
-    rows = (f"{new}\t{old[new]}\t{piece}\n" for new, piece in pieces)
+    """Write vocab.tsv for people: new id, teacher id (-1: none), piece.
+
+    Pieces that share an id stand below each other. A piece holds no tab and no line break: the
+    tokenizer splits there.
+    """
+    vocab: dict[str, int] = read_json(checkpoint / "tokenizer.json")["model"]["vocab"]
+    old = _teacher_ids(checkpoint, max(vocab.values()) + 1)
+    pairs = sorted((new, piece) for piece, new in vocab.items())
+    rows = (f"{new}\t{old[new]}\t{piece}\n" for new, piece in pairs)
     out.write_text("id\tteacher_id\tpiece\n" + "".join(rows), encoding="utf-8")

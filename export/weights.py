@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  (teaches numpy bfloat16; a dependency of onnx)
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -33,6 +34,15 @@ _LAYER = {
     "up": ("transformer.layer.{i}.ffn.lin1", "encoder.layer.{i}.intermediate.dense"),
     "down": ("transformer.layer.{i}.ffn.lin2", "encoder.layer.{i}.output.dense"),
     "norm2": ("transformer.layer.{i}.output_layer_norm", "encoder.layer.{i}.output.LayerNorm"),
+}
+_SIZES = {
+    "vocabulary": ("vocab_size", "vocab_size"),
+    "hidden": ("dim", "hidden_size"),
+    "inner": ("hidden_dim", "intermediate_size"),
+    "layers": ("n_layers", "num_hidden_layers"),
+    "heads": ("n_heads", "num_attention_heads"),
+    "positions": ("max_position_embeddings", "max_position_embeddings"),
+    "types": ("", "type_vocab_size"),
 }
 _COLUMN = {"distilbert": 0, "bert": 1}
 
@@ -78,79 +88,98 @@ class Weights:
         return int(self.pieces.shape[1])
 
 
-def read_config(checkpoint: Path) -> dict[str, Any]:
-    """Read config.json of a checkpoint; InputError if it is not there, or of another kind."""
-    path = checkpoint / "config.json"
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; InputError for anything else."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}): expected a checkpoint"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in _COLUMN:
-        raise InputError(f"{path}: model type {kind!r}, expected one of {', '.join(_COLUMN)}")
-    found: dict[str, Any] = config
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: a JSON {type(found).__name__}, expected an object")
     return found
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """Read config.json of a checkpoint; InputError if it is not there, or of another kind."""
+    config = read_json(checkpoint / "config.json")
+    kind = config.get("model_type")
+    if kind not in _COLUMN:
+        raise InputError(
+            f"{checkpoint / 'config.json'}: model type {kind!r}, expected one of"
+            f" {', '.join(_COLUMN)}"
+        )
+    return config
 
 
 def read_weights(checkpoint: Path) -> Weights:
     """Read model.safetensors, config.json and, if there, head.safetensors of a checkpoint.
 
-    Raises InputError for a missing file or tensor, a pickled checkpoint, or another activation.
+    Raises InputError for a missing file or tensor, a shape that config.json does not say, numbers
+    that are not finite, a pickled checkpoint, and kinds that our graph does not compute.
     """
     config = read_config(checkpoint)
     column = _COLUMN[config["model_type"]]
-    activation = config.get("activation" if column == 0 else "hidden_act", "gelu")
-    if activation != "gelu":
-        raise InputError(f"{checkpoint}: activation {activation!r}, expected 'gelu'")
+    _check_kind(checkpoint, config, column)
     path = checkpoint / "model.safetensors"
-    if not path.is_file() and (checkpoint / "pytorch_model.bin").is_file():
-        raise InputError(
-            f"{checkpoint}: only a pickled pytorch_model.bin: convert it first with transformers'"
-            " save_pretrained(..., safe_serialization=True)"
-        )
-    tensors = _load(path)
+    tensors = read_tensors(checkpoint)
     prefix = config["model_type"] + "."
     if not any(name.startswith(prefix) for name in tensors):
         prefix = ""
 
-    def tensor(name: str) -> Array:
+    def tensor(name: str, *shape: int) -> Array:
         if prefix + name not in tensors:
             raise InputError(f"{path}: no tensor {prefix + name!r}: not a {config['model_type']}")
-        return tensors[prefix + name].astype(np.float32, copy=False)
+        return _checked(tensors[prefix + name], shape, f"{path}: {prefix + name}")
 
-    def affine(name: str) -> Affine:
-        return Affine(tensor(f"{name}.weight"), tensor(f"{name}.bias"))
+    def affine(name: str, *shape: int) -> Affine:
+        return Affine(tensor(f"{name}.weight", *shape), tensor(f"{name}.bias", shape[0]))
 
-    count = int(config["n_layers" if column == 0 else "num_hidden_layers"])
+    names = {ours: keys[column] for ours, keys in _SIZES.items() if keys[column]}
+    sizes = {ours: _size(checkpoint, config, key) for ours, key in names.items()}
+    width, heads = sizes["hidden"], sizes["heads"]
+    if width % heads:
+        raise InputError(f"{checkpoint}: hidden size {width} is no multiple of {heads} heads")
+    shapes = dict.fromkeys(_LAYER, (width, width)) | {"norm1": (width,), "norm2": (width,)}
+    shapes |= {"up": (sizes["inner"], width), "down": (width, sizes["inner"])}
     layers = tuple(
-        Layer(**{key: affine(names[column].format(i=i)) for key, names in _LAYER.items()})
-        for i in range(count)
+        Layer(
+            **{k: affine(pair[column].format(i=i), *shapes[k]) for k, pair in _LAYER.items()},
+        )
+        for i in range(sizes["layers"])
     )
     types = None
-    if column == 1 and int(config.get("type_vocab_size", 2)) > 0:
-        types = tensor("embeddings.token_type_embeddings.weight")
-    head_path = checkpoint / "head.safetensors"
-    head = None
-    if head_path.is_file():
-        found = _load(head_path)
-        if set(found) != {"weight", "bias"}:
-            raise InputError(f"{head_path}: has {', '.join(found)}, expected weight and bias")
-        head = Affine(found["weight"].astype(np.float32), found["bias"].astype(np.float32))
+    if column == 1:
+        types = tensor("embeddings.token_type_embeddings.weight", sizes["types"], width)
     return Weights(
-        pieces=tensor(_TOP["pieces"][column]),
-        positions=tensor(_TOP["positions"][column]),
+        pieces=tensor(_TOP["pieces"][column], sizes["vocabulary"], width),
+        positions=tensor(_TOP["positions"][column], sizes["positions"], width),
         types=types,
-        norm=affine(_TOP["norm"][column]),
+        norm=affine(_TOP["norm"][column], width),
         layers=layers,
-        heads=int(config["n_heads" if column == 0 else "num_attention_heads"]),
+        heads=heads,
         # DistilBERT's norms have this constant in code, BERT's in the configuration.
         epsilon=1e-12 if column == 0 else float(config.get("layer_norm_eps", 1e-12)),
-        head=head,
+        head=_read_head(checkpoint / "head.safetensors", width),
     )
+
+
+def read_tensors(checkpoint: Path) -> Mapping[str, NDArray[Any]]:
+    """Read model.safetensors as it stands; InputError for other ways to keep weights."""
+    path = checkpoint / "model.safetensors"
+    for other, what in (
+        ("pytorch_model.bin", "a pickled pytorch_model.bin"),
+        ("model.safetensors.index.json", "weights in several files"),
+    ):
+        if not path.is_file() and (checkpoint / other).is_file():
+            raise InputError(
+                f"{checkpoint}: only {what}: convert it first with transformers'"
+                " save_pretrained(..., safe_serialization=True)"
+            )
+    return _load(path)
 
 
 def _load(path: Path) -> Mapping[str, NDArray[Any]]:
@@ -158,4 +187,50 @@ def _load(path: Path) -> Mapping[str, NDArray[Any]]:
         tensors: Mapping[str, NDArray[Any]] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # numbers that numpy does not know
+        raise InputError(
+            f"{path}: {error}: expected float32, float16 or bfloat16: save it with model.float()"
+        ) from error
     return tensors
+
+
+def _check_kind(checkpoint: Path, config: Mapping[str, Any], column: int) -> None:
+    """Refuse what our graph does not compute."""
+    for key, wanted in (
+        ("activation" if column == 0 else "hidden_act", "gelu"),
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+    ):
+        if config.get(key, wanted) != wanted:
+            raise InputError(f"{checkpoint}: {key} {config[key]!r}, expected {wanted!r}")
+
+
+def _size(checkpoint: Path, config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if type(value) is not int or value < 1:
+        raise InputError(f"{checkpoint / 'config.json'}: {key} = {value!r}, expected a size")
+    return value
+
+
+def _checked(value: NDArray[Any], shape: tuple[int, ...], where: str) -> Array:
+    if value.shape != shape:
+        raise InputError(f"{where} has shape {list(value.shape)}, expected {list(shape)}")
+    found: Array = value.astype(np.float32, copy=False)
+    if not np.isfinite(found).all():
+        raise InputError(
+            f"{where} is not finite: the training diverged, take an earlier checkpoint"
+        )
+    return found
+
+
+def _read_head(path: Path, width: int) -> Affine | None:
+    if not path.is_file():
+        return None
+    found = _load(path)
+    if set(found) != {"weight", "bias"}:
+        raise InputError(f"{path}: has {', '.join(found)}, expected weight and bias")
+    labels = len(found["bias"]) if found["bias"].ndim else 0
+    return Affine(
+        _checked(found["weight"], (labels, width), f"{path}: weight"),
+        _checked(found["bias"], (labels,), f"{path}: bias"),
+    )

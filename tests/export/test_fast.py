@@ -2,6 +2,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from transformers import AutoModel
 
 from export.fast import build
@@ -72,6 +73,19 @@ def test_a_vector_does_not_depend_on_its_neighbours(checkpoint, precision):
         together = run(graph, ids)
         alone = np.concatenate([run(graph, ids[i : i + 1]) for i in range(32)])
         assert np.abs(together - alone).max() <= 1e-6
+
+
+def test_a_piece_of_zeros_stays_finite_in_int8(checkpoint):
+    """Its peak is 0, and is divided by."""
+    path = checkpoint / "model.safetensors"
+    tensors = load_file(path)
+    for name in ("weight", "bias"):
+        key = f"distilbert.embeddings.LayerNorm.{name}"
+        tensors[key] = np.zeros_like(tensors[key])
+    save_file(tensors, path, metadata={"format": "pt"})
+    ids = np.arange(5, 15).reshape(1, 10)
+    found = run(build(read_weights(checkpoint), precision="int8", metadata={}), ids)
+    assert (found * unit(torch_pooled(checkpoint, ids))).sum() > 0.99
 
 
 def test_logits_come_from_the_pooled_vector(tmp_path):

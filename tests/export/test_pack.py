@@ -1,18 +1,19 @@
 import errno
 import json
+from hashlib import sha256
 
 import numpy as np
+import onnx
 import pytest
-from safetensors.numpy import load_file, save_file
+import yaml
 
 from export import pack
 from export.__main__ import main
 from export.pack import export
-from export.remap import trim, write_table
 from export.sample import TEXTS
-from export.weights import read_weights
 from rubert_lite import load
-from rubert_lite.errors import InputError, PackageError
+from rubert_lite.errors import InputError, PackageError, RubertLiteError
+from rubert_lite.package import ModelPackage
 from rubert_lite.wordpiece import bert_tokenizer_spec, map_tokenizer
 from tests.export.conftest import PIECES, write_checkpoint
 
@@ -34,6 +35,7 @@ def test_a_package_holds_what_runs_and_nothing_else(checkpoint, tmp_path):
     )
     parity = manifest.metrics["parity"]["int8"]
     assert parity["mean_cosine"] >= 0.999 and parity["cases"] == len(TEXTS) + 3
+    assert manifest.task == "embedding" and not manifest.labels
     vectors = load(package.path).encode(["привет, мир", ""])
     assert vectors.shape == (2, 64)
 
@@ -49,6 +51,8 @@ def test_a_head_gives_a_package_that_classifies(tmp_path):
     folder = write_checkpoint(tmp_path / "c", labels=3)
     model = load(export(folder, tmp_path / "p").path)
     assert model.labels == ("класс-0", "класс-1", "класс-2")
+    assert model.package.manifest.task == "classification"
+    assert model.package.manifest.metrics["parity"]["int8"]["logits_difference"] < 1
     found = model.classify(["привет", "дом"])
     assert all(abs(sum(p.scores.values()) - 1) < 1e-5 for p in found)
 
@@ -114,77 +118,135 @@ def test_missing_files_are_told(checkpoint, tmp_path, name, message):
         export(checkpoint, tmp_path / "p")
 
 
-def test_other_broken_checkpoints_are_told(checkpoint, tmp_path):
-    path = checkpoint / "model.safetensors"
-    tensors = load_file(path)
-    save_file({k: v for k, v in tensors.items() if "sa_layer_norm" not in k}, path)
-    with pytest.raises(InputError, match="no tensor 'distilbert.transformer.layer.0.sa_layer_norm"):
-        read_weights(checkpoint)
-    path.write_bytes(b"garbage")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_weights(checkpoint)
-    path.unlink()
-    (checkpoint / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match="pickled"):
-        read_weights(checkpoint)
-    config = json.loads((checkpoint / "config.json").read_text())
-    for change, message in (({"activation": "relu"}, "'relu'"), ({"model_type": "gpt2"}, "'gpt2'")):
-        (checkpoint / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(InputError, match=message):
-            read_weights(checkpoint)
-
-
-def test_a_full_disk_leaves_nothing(checkpoint, tmp_path, monkeypatch):
-    def full(*_):
+@pytest.mark.parametrize("step", ["build", "write_table", "write_card", "seal"])
+def test_a_full_disk_leaves_nothing(checkpoint, tmp_path, monkeypatch, step):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pack, "write_card", full)
-    with pytest.raises(Exception, match="(?i)disk is full|no space"):
-        export(checkpoint, tmp_path / "p")
+    monkeypatch.setattr(pack, step, full)
+    with pytest.raises(InputError, match="the disk is full; nothing was written"):
+        export(checkpoint, tmp_path / "p", variants=("int8", "table"))
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_trimming_keeps_the_vectors_of_texts_whose_pieces_were_kept(checkpoint, tmp_path):
-    kept = [i for i, p in enumerate(PIECES) if p not in ("поезд", "##ами", "слово")]
-    trim(checkpoint, kept, tmp_path / "trimmed")
-    models = [
-        load(export(c, tmp_path / f"p{n}", variants=("fp32",)).path)
-        for n, c in enumerate((checkpoint, tmp_path / "trimmed"))
-    ]
-    same = ["привет, мир", "лук не дом", "АБВ 123"]
-    assert np.abs(models[0].encode(same) - models[1].encode(same)).max() < 1e-7
-    assert models[1].tokenize("поезд") == ["[CLS]", "п", "##о", "##е", "##з", "##д", "[SEP]"]
-    write_table(tmp_path / "trimmed", tmp_path / "vocab.tsv")
-    rows = (tmp_path / "vocab.tsv").read_text().splitlines()
-    new = models[1].package.manifest.vocab_size
-    assert len(rows) == new + 1 and rows[-1] == f"{new - 1}\t{kept[-1]}\t{PIECES[kept[-1]]}"
-    with pytest.raises(InputError, match="must be kept"):
-        trim(checkpoint, kept[5:], tmp_path / "other")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_failed_replacement_leaves_the_old_package(checkpoint, tmp_path, monkeypatch, error):
+    before = export(checkpoint, tmp_path / "p", name="old").manifest
+
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pack, "seal", stop)
+    with pytest.raises(error):
+        export(checkpoint, tmp_path / "p", name="new", replace=True)
+    assert ModelPackage.open(tmp_path / "p").manifest == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "p"]
 
 
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+def test_each_graph_says_what_it_is(checkpoint, tmp_path):
+    training = {"teacher": "учитель", "license": "Apache-2.0"}
+    (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    package = export(checkpoint, tmp_path / "p", name="имя", variants=("int8", "fp32"))
+    digest = sha256((package.path / "tokenizer.json").read_bytes()).hexdigest()
+    for variant in ("int8", "fp32"):
+        graph = onnx.load(package.path / f"fast.{variant}.onnx", load_external_data=False)
+        assert {p.key.partition(".")[2]: p.value for p in graph.metadata_props} == {
+            "name": "имя",
+            "tokenizer_sha256": digest,
+            "vocab_size": str(len(PIECES)),
+            "variant": variant,
+            "pooling": "mean",
+            "batch_independent": "true",
+            "teacher": "учитель",
+            "license": "Apache-2.0",
+        }
+        assert [o.name for o in graph.graph.output] == ["pooled", "sentence_embedding"]
+
+
+TRAINING = {
+    "teacher": "none",
+    "license": "Apache-2.0",
+    "corpora": [{"name": "сказки", "license": "CC0", "texts": 1234}],
+    "config": {"vocabulary": {"method": "prune", "tokenizer": "folder/of/pieces"}},
+    "sentence_stage": False,
+    "metrics": {"mlm": 1.5, "parity": "not ours"},
+}
+
+
+def test_the_card_says_what_taught_the_model_and_what_it_is_not(checkpoint, tmp_path):
+    (checkpoint / "training.json").write_text(json.dumps(TRAINING), encoding="utf-8")
+    (checkpoint / "LICENSE").write_text("the licence")
+    package = export(checkpoint, tmp_path / "p")
+    head, _, body = (package.path / "README.md").read_text("utf-8")[4:].partition("\n---\n")
+    assert yaml.safe_load(head) == {
+        "language": "ru",
+        "license": "apache-2.0",
+        "library_name": "rubert-lite",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["onnx", "sentence-embeddings", "russian", "distillation"],
+    }
+    for said in (
+        "Teacher: none.",
+        "method 'prune' from that of pieces.",
+        "not a sentence encoder",
+        "No RuBERT weights were used.",
+        "| сказки | CC0 | 1,234 |",
+        f"| fast.int8.onnx | {(package.path / 'fast.int8.onnx').stat().st_size / 1e6:.2f} |",
+        "| int8 | ",
+        'load("p")',
+    ):
+        assert said in body
+    manifest = package.manifest
+    assert manifest.provenance == TRAINING
+    assert manifest.metrics["mlm"] == 1.5 and "int8" in manifest.metrics["parity"]
+    assert (package.path / "LICENSE").read_text() == "the licence"
+
+
+@pytest.mark.parametrize("teacher", [None, "sberbank-ai/ruBert-base", "cointegrated/rubert-tiny2"])
+def test_the_card_claims_nothing_that_is_not_known(checkpoint, tmp_path, teacher):
+    training = {"sentence_stage": True} | ({"teacher": teacher} if teacher else {})
+    (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    card = (export(checkpoint, tmp_path / "p").path / "README.md").read_text("utf-8")
+    assert "No RuBERT" not in card and "not a sentence encoder" not in card
+    assert "Not recorded." in card and f"Teacher: {teacher or 'unknown'}." in card
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ("[]", "expected an object"),
+        ("{", "not JSON"),
+        ('{"license": 3, "corpora": {}}', "license is no str; corpora is no list"),
+        ('{"corpora": [{"name": "x", "license": "y"}]}', "expected name, license and number"),
+        ('{"metrics": {"loss": NaN}}', "finite"),
+    ],
 )
-def test_the_portable_graph_loads_elsewhere_and_agrees(checkpoint, tmp_path):
-    from optimum.onnxruntime import ORTModelForFeatureExtraction
-    from sentence_transformers import SentenceTransformer
-    from transformers import AutoTokenizer
+def test_a_broken_training_record_is_told(checkpoint, tmp_path, training, message):
+    (checkpoint / "training.json").write_text(training)
+    with pytest.raises(RubertLiteError, match=message):
+        export(checkpoint, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
 
-    variants = ("int8", "fp32", "portable", "safetensors", "table")
-    package = export(checkpoint, tmp_path / "p", variants=variants)
-    texts = ["привет, мир", "поезд на дом", "И ещё: слово!"]
-    ours = load(package.path, variant="fp32").encode(texts)
-    theirs = SentenceTransformer(str(package.path), device="cpu").encode(texts)
-    assert np.abs(ours - theirs).max() < 1e-5
-    tokenizer = AutoTokenizer.from_pretrained(package.path)
-    model = ORTModelForFeatureExtraction.from_pretrained(
-        package.path, subfolder="onnx", file_name="model.onnx"
-    )
-    inputs = tokenizer(texts, padding=True, return_tensors="np")
-    states = model(**{k: inputs[k] for k in ("input_ids", "attention_mask")}).last_hidden_state
-    mask = inputs["attention_mask"][:, :, None]
-    pooled = (states * mask).sum(1) / mask.sum(1)
-    assert np.abs(ours - pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).max() < 1e-5
+
+def test_shorter_vectors_are_offered_down_to_64(tmp_path):
+    for hidden, expected in ((64, ()), (128, (64,)), (264, (132, 66)), (512, (256, 128, 64))):
+        folder = write_checkpoint(tmp_path / f"c{hidden}", hidden=hidden, layers=1)
+        assert export(folder, tmp_path / f"p{hidden}").manifest.truncate_dims == expected
+
+
+def test_labels_must_be_those_of_the_head(tmp_path):
+    folder = write_checkpoint(tmp_path / "c", labels=3)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"].pop("2")
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="the head has 3 labels"):
+        export(folder, tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", ["две\nстроки", "\x00"])
+def test_a_name_is_one_line(checkpoint, tmp_path, name):
+    with pytest.raises(InputError, match="one line"):
+        export(checkpoint, tmp_path / "p", name=name)
 
 
 def test_the_command_tells_errors_in_one_line(checkpoint, tmp_path, capsys):
