@@ -27,6 +27,7 @@ def write_checkpoint(
     vocab: int = len(PIECES),
     length: int = 64,
     labels: int = 0,
+    types: int = 2,
     spec: dict | None = None,
 ) -> Path:
     """A random student whose weights are large enough that different texts differ."""
@@ -36,7 +37,7 @@ def write_checkpoint(
             BertConfig(
                 vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers,
                 num_attention_heads=heads, intermediate_size=ffn, max_position_embeddings=length,
-                initializer_range=0.1,
+                initializer_range=0.1, type_vocab_size=types, layer_norm_eps=1e-5,
             )
         )  # fmt: skip
     else:

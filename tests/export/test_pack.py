@@ -256,4 +256,10 @@ def test_the_command_tells_errors_in_one_line(checkpoint, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
     assert main([str(checkpoint), "--to", str(tmp_path / "p"), "--force", "--variants", "x"]) == 1
     assert "expected int8, fp32 or both" in capsys.readouterr().err
+    assert main([str(checkpoint), "--to", str(tmp_path / "p"), "--force", "--name", "new"]) == 0
+    assert ModelPackage.open(tmp_path / "p").manifest.name == "new"
     assert main([str(tmp_path), "--to", str(tmp_path / "q")]) == 1
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    assert main([str(checkpoint), "--to", str(tmp_path / "file" / "p")]) == 1
+    assert capsys.readouterr().err.startswith("rubert-lite export: ")

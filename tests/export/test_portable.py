@@ -1,13 +1,16 @@
 """What is exported also works where people already are."""
 
+import json
 import warnings
 
 import numpy as np
 import pytest
 
+from export import pack
 from export.pack import export
 from export.portable import export_portable
 from rubert_lite import load
+from rubert_lite.errors import PackageError
 from tests.export.conftest import write_checkpoint
 
 TEXTS = ["привет, мир", "поезд на дом", "И ещё: слово!", "лук " * 100]
@@ -65,6 +68,21 @@ def test_the_masked_language_model_goes_on_in_transformers(package):
 
     model, told = AutoModelForMaskedLM.from_pretrained(package.path, output_loading_info=True)
     assert not told["missing_keys"] and model.config.vocab_size == package.manifest.vocab_size
+
+
+def test_another_tools_tokenizer_hands_over_what_the_model_takes(package):
+    config = json.loads((package.path / "config.json").read_text())
+    settings = json.loads((package.path / "tokenizer_config.json").read_text())
+    types = ["token_type_ids"] if config["model_type"] == "bert" else []
+    assert settings["model_input_names"] == ["input_ids", "attention_mask", *types]
+
+
+def test_a_portable_graph_that_differs_is_refused(checkpoint, tmp_path, monkeypatch):
+    other = write_checkpoint(tmp_path / "other", layers=1)
+    monkeypatch.setattr(pack, "export_portable", lambda _, out: export_portable(other, out))
+    with pytest.raises(PackageError, match="variant portable: cosine"):
+        export(checkpoint, tmp_path / "p", variants=("int8", "portable"))
+    assert not (tmp_path / "p").exists()
 
 
 def test_every_variant_was_compared(package):

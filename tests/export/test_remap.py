@@ -17,6 +17,8 @@ from tests.export.conftest import PIECES, write_checkpoint
 
 DROPPED = ("поезд", "##ами", "слово")
 KEPT = [i for i, p in enumerate(PIECES) if p not in DROPPED]
+# Places in KEPT[::-1]: the special pieces are its end.
+SPECIAL_AND_SOME = [*range(len(KEPT) - 5, len(KEPT)), 3, 1, 7, 0, 20, 11]
 SAME = ["привет, мир", "лук не дом", "АБВ 123"]
 
 
@@ -47,6 +49,8 @@ def test_a_trimmed_model_predicts_as_before_in_transformers(tmp_path, kind):
     old = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
     assert old["0"]["content"] == "[PAD]"
     trim(folder, KEPT[::-1], tmp_path / "t")
+    settings = json.loads((tmp_path / "t" / "tokenizer_config.json").read_text())
+    assert settings["pad_token"] == "[PAD]" and "added_tokens_decoder" not in settings
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "t")
     assert tokenizer.pad_token_id == len(KEPT) - 1
     logits = []
@@ -62,15 +66,18 @@ def test_a_trimmed_model_predicts_as_before_in_transformers(tmp_path, kind):
 def test_trimming_twice_still_names_the_first_ids(checkpoint, tmp_path):
     shutil.copyfile(__file__, checkpoint / "vocab.txt")
     (checkpoint / "added_tokens.json").write_text("{}")
-    trim(checkpoint, KEPT, tmp_path / "once")
-    trim(tmp_path / "once", list(range(10, -1, -1)), tmp_path / "twice")
+    trim(checkpoint, KEPT[::-1], tmp_path / "once")
+    trim(tmp_path / "once", SPECIAL_AND_SOME, tmp_path / "twice")
     vocabulary = json.loads((tmp_path / "twice" / "vocabulary.json").read_text())
-    assert vocabulary == {"method": "prune", "teacher_ids": KEPT[10::-1]}
+    assert vocabulary == {
+        "method": "prune",
+        "teacher_ids": [KEPT[::-1][i] for i in SPECIAL_AND_SOME],
+    }
     assert sorted(p.name for p in (tmp_path / "twice").iterdir()) == [
         "config.json", "model.safetensors", "tokenizer.json", "vocabulary.json"
     ]  # fmt: skip
     rows = load_file(tmp_path / "twice" / "model.safetensors")["vocab_projector.bias"]
-    assert len(rows) == 11
+    assert len(rows) == len(SPECIAL_AND_SOME) == 11
 
 
 @pytest.mark.parametrize(
@@ -109,17 +116,19 @@ def test_the_table_is_for_people(checkpoint, tmp_path):
 
 
 def test_pieces_that_share_an_id_stand_below_each_other(tmp_path):
-    last = len(PIECES) - 6
-    spec = map_tokenizer(bert_tokenizer_spec(PIECES), [min(i, last) for i in range(len(PIECES))])
-    folder = write_checkpoint(tmp_path / "c", vocab=last + 1, spec=spec)
-    ids = [*range(last), -1]
+    rows = len(PIECES) - 5
+    spec = map_tokenizer(
+        bert_tokenizer_spec(PIECES), [i if i < rows else 10 for i in range(len(PIECES))]
+    )
+    folder = write_checkpoint(tmp_path / "c", vocab=rows, spec=spec)
+    ids = [100 + i for i in range(rows)]
     (folder / "vocabulary.json").write_text(json.dumps({"method": "map", "teacher_ids": ids}))
     package = export(folder, tmp_path / "p", variants=("int8", "table"))
-    rows = (package.path / "vocab.tsv").read_text().splitlines()
-    assert len(rows) == len(PIECES) + 1
-    shared = [r.split("\t") for r in rows[-6:]]
-    assert {r[0] for r in shared} == {str(last)} and {r[1] for r in shared} == {"-1"}
-    assert sorted(r[2] for r in shared) == sorted(PIECES[-6:])
+    lines = (package.path / "vocab.tsv").read_text().splitlines()
+    assert len(lines) == len(PIECES) + 1
+    shared = [line.split("\t") for line in lines[11:17]]
+    assert {(new, old) for new, old, _ in shared} == {("10", "110")}
+    assert sorted(piece for _, _, piece in shared) == sorted([PIECES[10], *PIECES[-5:]])
 
 
 def test_kept_ids_are_read_from_json_and_lines(tmp_path):
