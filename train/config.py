@@ -77,7 +77,8 @@ class StudentConfig(_Section):
     ffn_size: int = 768
     max_length: int = 512  # positions
     architecture: Literal["distilbert", "bert"] = "distilbert"
-    dropout: float = 0.1
+    dropout: float = Field(0.1, ge=0, lt=1)
+    initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
     initial_rows: Literal["random", "mean", "fvt"] = "fvt"
     initial_layers: Literal["random", "select", "average"] = "select"
     cut: Literal["topleft", "pca"] = "pca"

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from .batches import Batch, Texts, plan
 from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
-from .objective import Heads, Pair, Recipe, batch_losses, total
+from .objective import batch_losses, total
+from .recipe import Heads, Pair, Recipe
 from .student import hidden_size
 from .validate import validate
 

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rubert_lite.errors import InputError
+
 from .hidden import layer_blocks
-from .student import encoder, output_rows
+from .student import encoder, hidden_size, output_rows
 
 Rows = Literal["random", "mean", "fvt"]
 Layers = Literal["random", "select", "average"]
@@ -45,9 +47,15 @@ def initialise(
     layers select: evenly spaced teacher layers; average: the mean of each block of layers
     cut    topleft: the first dimensions, as published; pca: the top principal directions of the
            teacher's rows, applied to every matrix that reads or writes the hidden state
-    Pieces without a source keep their random row.
+    Pieces without a source keep their random row. Raises InputError when the student is wider or
+    deeper than the teacher: there is nothing to cut.
     """
-    width = student.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    width, given = hidden_size(student), hidden_size(teacher)
+    if width > given:
+        raise InputError(
+            f"student.hidden_size = {width} is above the teacher's {given}: a start from the"
+            " teacher needs a narrower student; use initial_rows and initial_layers = 'random'"
+        )
     _, teacher_rows, teacher_bias = output_rows(teacher)
     basis = _basis(teacher_rows, width, cut)
     if rows != "random":
@@ -56,12 +64,26 @@ def initialise(
         return
     _fill_embedding_parts(student, teacher, basis)
     deep, shallow = _layer_list(teacher), _layer_list(student)
-    blocks = layer_blocks(len(deep), len(shallow), "blocks")
-    for target, block in zip(shallow, blocks, strict=True):
-        chosen = [deep[i - 1] for i in block]
-        if layers == "select":
-            chosen = chosen[:1]
-        _fill_layer(target, chosen, basis)
+    if layers == "select":
+        chosen = [[i] for i in selected_layers(len(deep), len(shallow))]
+    else:
+        blocks = layer_blocks(len(deep), len(shallow), "blocks")
+        chosen = [[i - 1 for i in block] for block in blocks]
+    for target, sources in zip(shallow, chosen, strict=True):
+        _fill_layer(target, [deep[i] for i in sources], basis)
+
+
+def selected_layers(deep: int, shallow: int) -> list[int]:
+    """Return evenly spaced layers, the first and the last among them, counted from 0.
+
+    6 of 12 give 0, 2, 4, 7, 9, 11, DistilBERT's choice.
+    """
+    if shallow > deep:
+        raise InputError(
+            f"student.layers = {shallow} is above the teacher's {deep}: a start from the teacher"
+            " needs a shallower student; use initial_layers = 'random'"
+        )
+    return [round(k * (deep - 1) / max(shallow - 1, 1)) for k in range(shallow)]
 
 
 def _basis(rows: Tensor, width: int, cut: Cut) -> Tensor:
@@ -110,6 +132,8 @@ def _fill_embedding_parts(student: nn.Module, teacher: nn.Module, basis: Tensor)
     own_kinds = getattr(s, "token_type_embeddings", None)
     if kinds is not None and own_kinds is not None:
         own_kinds.weight.copy_(kinds.weight[: len(own_kinds.weight)].float() @ basis)
+    elif own_kinds is not None:  # the teacher has none: they add nothing
+        own_kinds.weight.zero_()
     elif kinds is not None:  # DistilBERT has no token types: fold the first one into the positions
         moved = moved + kinds.weight[0].float()
     s.position_embeddings.weight[:positions] = moved @ basis

@@ -21,7 +21,7 @@ from .distil import Schedule, distil
 from .finetune import Keys, Tuning, finetune, read_labelled
 from .initialise import initialise
 from .links import link, link_vocabularies
-from .objective import Pair, Recipe
+from .recipe import Pair, Recipe
 from .report import plot_run
 from .shards import build_shards, iter_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, library_versions, run_stage

@@ -9,7 +9,7 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, pieces_by_id
 from .alignment import piece_splits, split_piece
 from .initialise import Links
 from .losses import PieceMap
-from .objective import Vocabularies
+from .recipe import Vocabularies
 from .vocabulary import Spec
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -47,6 +48,7 @@ class Shape:
     max_length: int = 512
     architecture: Literal["distilbert", "bert"] = "distilbert"
     dropout: float = 0.1
+    initializer_range: float = 0.02  # standard deviation of random weights
 
     def __post_init__(self) -> None:
         """Report every impossible size at once (ConfigError)."""
@@ -72,36 +74,36 @@ class Shape:
 
 def build(shape: Shape) -> nn.Module:
     """Make a randomly initialised masked language model of this shape (tied output matrix)."""
+    common = {
+        "vocab_size": shape.vocab_size,
+        "max_position_embeddings": shape.max_length,
+        "initializer_range": shape.initializer_range,
+        "pad_token_id": 0,
+        "attn_implementation": _ATTENTION,
+    }
+    student: nn.Module
     if shape.architecture == "bert":
-        bert: nn.Module = BertForMaskedLM(
-            BertConfig(
-                vocab_size=shape.vocab_size,
-                hidden_size=shape.hidden_size,
-                num_hidden_layers=shape.layers,
-                num_attention_heads=shape.heads,
-                intermediate_size=shape.ffn_size,
-                max_position_embeddings=shape.max_length,
-                hidden_dropout_prob=shape.dropout,
-                attention_probs_dropout_prob=shape.dropout,
-                pad_token_id=0,
-                attn_implementation=_ATTENTION,
-            )
+        bert = BertConfig(
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            intermediate_size=shape.ffn_size,
+            hidden_dropout_prob=shape.dropout,
+            attention_probs_dropout_prob=shape.dropout,
+            **common,
         )
-        return bert
-    student: nn.Module = DistilBertForMaskedLM(
-        DistilBertConfig(
-            vocab_size=shape.vocab_size,
+        student = BertForMaskedLM(bert)
+    else:
+        distilbert = DistilBertConfig(
             dim=shape.hidden_size,
             n_layers=shape.layers,
             n_heads=shape.heads,
             hidden_dim=shape.ffn_size,
-            max_position_embeddings=shape.max_length,
             dropout=shape.dropout,
             attention_dropout=shape.dropout,
-            pad_token_id=0,
-            attn_implementation=_ATTENTION,
+            **common,
         )
-    )
+        student = DistilBertForMaskedLM(distilbert)
     return student
 
 
@@ -132,7 +134,7 @@ def load_masked_lm(source: str | Path, *, revision: str | None = None) -> nn.Mod
             trust_remote_code=False,
             attn_implementation=_ATTENTION,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from .batches import Batch, Texts, plan_epoch
-from .losses import kl, mask_tokens, project_to_classes
-from .objective import Pair, Vocabularies
+from .losses import kl, project_to_classes
+from .masking import Masking, mask_tokens
+from .recipe import Pair, Vocabularies
 from .student import encoder_states, output_rows
 
 _BATCHES = 12
@@ -50,11 +51,7 @@ def _own(
 ) -> None:
     masked, places = mask_tokens(
         torch.where(batch.student_mask, batch.student_ids, vocabularies.pad_id),
-        special=vocabularies.special,
-        counts=None,
-        exponent=0.0,
-        mask_id=vocabularies.mask_id,
-        vocab_size=len(vocabularies.special),
+        Masking(vocabularies.special, vocabularies.mask_id),
         generator=generator,
     )
     hidden = encoder_states(pair.student, masked, batch.student_mask)[-1][places]

@@ -15,7 +15,8 @@ from train.crossentropy import linear_cross_entropy
 from train.distil import Schedule, distil
 from train.links import link, link_vocabularies
 from train.losses import kl, masked_lm
-from train.objective import Heads, Pair, Recipe, batch_losses, split_teacher_pieces
+from train.objective import batch_losses, split_teacher_pieces
+from train.recipe import Heads, Pair, Recipe
 from train.shards import build_shards
 from train.student import Shape, build, freeze, output_rows
 
@@ -187,7 +188,7 @@ torch.set_num_threads(1)
 from tests.train.test_distil import TEACHER, STUDENT, pair_of
 from train.batches import Texts
 from train.distil import Schedule, distil
-from train.objective import Recipe
+from train.recipe import Recipe
 shards, out = Path({shards!r}), Path(sys.argv[1])
 schedule = Schedule(steps=60, tokens_per_batch=128, accumulation=2, checkpoint_steps=7, log_steps=1,
                     validate_steps=20, learning_rate=5e-3)

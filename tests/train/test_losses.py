@@ -11,7 +11,6 @@ from train.losses import (
     PieceMap,
     group_sum,
     kl,
-    mask_tokens,
     masked_lm,
     project_to_classes,
     reduce_map,
@@ -20,6 +19,7 @@ from train.losses import (
     tail_logits,
     word_kl,
 )
+from train.masking import Masking, mask_tokens
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -265,10 +265,8 @@ SPECIAL = torch.tensor([True] * 4 + [False] * 16)
 
 
 def mask(ids: Tensor, seed: int = 0, *, counts: Tensor | None = None, exponent: float = 0.0):  # type: ignore[no-untyped-def]
-    return mask_tokens(
-        ids, special=SPECIAL, counts=counts, exponent=exponent, mask_id=3, vocab_size=20,
-        generator=seeded(seed),
-    )  # fmt: skip
+    masking = Masking(SPECIAL, 3, counts, exponent)
+    return mask_tokens(ids, masking, generator=seeded(seed))
 
 
 def test_mask_chooses_a_share_of_the_batch_and_never_a_special_piece() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, DistilBertModel, RobertaConfig, RobertaForMaskedLM
 
 from rubert_lite.errors import ConfigError, InputError
-from train.initialise import Links, initialise
+from train.initialise import Links, initialise, selected_layers
 from train.student import (
     Shape,
     build,
@@ -94,7 +94,9 @@ def test_output_matrix_is_tied(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("cut", ["topleft", "pca"])
-@pytest.mark.parametrize("pair", ["bert bert", "distilbert distilbert", "bert distilbert"])
+@pytest.mark.parametrize(
+    "pair", ["bert bert", "distilbert distilbert", "bert distilbert", "distilbert bert"]
+)
 def test_equal_shape_and_vocabulary_reproduce_the_teacher(pair: str, cut: Any) -> None:
     kind, own = pair.split()
     teacher, student = shaken(small(kind)), small(own)
@@ -157,6 +159,20 @@ def test_topleft_cut_of_averaged_layers_positions_and_norms() -> None:
     torch.testing.assert_close(own.LayerNorm.bias.detach(), given.LayerNorm.bias[:8])
 
 
+def test_selected_layers_are_evenly_spaced() -> None:
+    assert selected_layers(12, 6) == [0, 2, 4, 7, 9, 11]  # DistilBERT's
+    assert selected_layers(12, 3) == [0, 6, 11]  # 5.5 rounds to the even neighbour
+    assert selected_layers(4, 4) == [0, 1, 2, 3]
+    assert selected_layers(12, 1) == [0]
+
+
+def test_a_student_larger_than_its_teacher_cannot_start_from_it() -> None:
+    with pytest.raises(InputError, match=r"hidden_size = 16 is above the teacher's 8.*'random'"):
+        initialise(small(), small(width=8), SAME)
+    with pytest.raises(InputError, match=r"layers = 4 is above the teacher's 2.*'random'"):
+        initialise(small(layers=4), small(layers=2), SAME)
+
+
 def test_pca_keeps_more_of_the_rows_than_the_first_dimensions() -> None:
     teacher, kept = shaken(small()), {}
     rows = output_rows(teacher)[1]
@@ -200,6 +216,13 @@ def test_missing_directory_and_other_model_types_are_refused(tmp_path: Path) -> 
     RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
     with pytest.raises(InputError, match="'roberta', expected one of bert, distilbert"):
         load_masked_lm(tmp_path / "roberta")
+
+
+def test_broken_weights_are_refused(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x08" * 100)
+    with pytest.raises(InputError, match="cannot be loaded as a model directory"):
+        load_masked_lm(tmp_path)
 
 
 class Trap:
