@@ -31,6 +31,7 @@ class CorpusConfig(_Section):
     """Which texts, and what is kept of them."""
 
     sources: list[SourceConfig] = Field(min_length=1)
+    exclude: list[str] = []  # txt or jsonl files (all strings of a record) of texts to leave out
     directory: str = (
         ""  # where 01-corpus lies, to share it between configurations; default: the run
     )
@@ -56,6 +57,7 @@ class VocabularyConfig(_Section):
     size: int = Field(16384, ge=16)  # pieces; ignored by `full`
     tokenizer: str = ""  # folder with tokenizer.json or vocab.txt; default: the teacher's
     min_char_count: int = Field(2, ge=1)  # rarer characters leave the alphabet
+    lowercase: bool = False  # of `train` alone: case is dropped, pieces go further
     report_sizes: list[int] = []  # further sizes in the coverage report
 
 
@@ -79,7 +81,8 @@ class StudentConfig(_Section):
     architecture: Literal["distilbert", "bert"] = "distilbert"
     dropout: float = Field(0.1, ge=0, lt=1)
     initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
-    initial_rows: Literal["random", "mean", "fvt"] = "fvt"
+    # From the teacher (mean, fvt), or from which pieces stand near each other in the corpus.
+    initial_rows: Literal["random", "mean", "fvt", "cooccurrence"] = "fvt"
     initial_layers: Literal["random", "select", "average"] = "select"
     cut: Literal["topleft", "pca"] = "pca"
 
@@ -225,6 +228,11 @@ def _contradictions(config: LineConfig) -> list[str]:
         problems.append(
             f"distil.alignment = {distil.alignment!r} needs a teacher: give teacher.path or"
             " teacher.config, or set alignment = 'none' to pretrain"
+        )
+    if config.vocabulary.lowercase and config.vocabulary.method != "train":
+        problems.append(
+            "vocabulary.lowercase needs vocabulary.method = 'train': the other methods keep pieces"
+            " with their case"
         )
     if not has_teacher and config.vocabulary.method == "map":
         problems.append("vocabulary.method = 'map' needs a teacher (its embeddings)")

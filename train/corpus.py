@@ -22,10 +22,11 @@ from tqdm import tqdm
 from rubert_lite.errors import InputError
 from rubert_lite.normalize import normalize_text
 
-from .reading import read_texts
+from .reading import read_records, read_texts
 
 logger = logging.getLogger(__name__)
 
+_EXCLUDED = -1  # in place of a source's number
 _SPACE = re.compile(r"\s+")
 _SENTENCE_END = re.compile(r"[.!?…]+[»\")\]]*\s")
 
@@ -64,15 +65,20 @@ class SourceReport:
     texts: int = 0  # after cutting long ones
     kept: int = 0  # after deduplication
     duplicates: int = 0
+    excluded: int = 0  # texts of the held-out files
     too_short: int = 0
     broken: int = 0
     chars: int = 0  # of the kept texts
     broken_places: list[str] = field(default_factory=list)  # the first ten
 
 
-def build_corpus(sources: Sequence[Source], out: Path, *, cleaning: Cleaning) -> list[SourceReport]:
+def build_corpus(
+    sources: Sequence[Source], out: Path, *, cleaning: Cleaning, exclude: Sequence[str] = ()
+) -> list[SourceReport]:
     """Write `out/train-NNN.txt`, `out/valid.txt` (one text a line) and `out/corpus.json`.
 
+    No text that stands in the files `exclude` (lines, or any string of a jsonl record) is written:
+    what models are scored on stays unseen.
     Raises InputError when nothing is left or a source has more broken lines than
     `max_broken_share`.
     """
@@ -81,6 +87,9 @@ def build_corpus(sources: Sequence[Source], out: Path, *, cleaning: Cleaning) ->
         paths = [Path(folder) / f"{i:03d}" for i in range(cleaning.buckets)]
         files = [p.open("w", encoding="utf-8") for p in paths]
         try:
+            for text in _strings(exclude):
+                for part in split_text(clean_text(text), max_chars=cleaning.max_chars):
+                    _put(files, _EXCLUDED, part)
             for index, (source, report) in enumerate(zip(sources, reports, strict=True)):
                 _scatter(source, index, report, files, cleaning=cleaning)
         finally:
@@ -94,13 +103,13 @@ def build_corpus(sources: Sequence[Source], out: Path, *, cleaning: Cleaning) ->
     return reports
 
 
-def expand(source: Source) -> list[str]:
+def expand(patterns: Sequence[str], name: str) -> list[str]:
     """List the files of a source; a pattern that matches nothing is an InputError."""
     paths: list[str] = []
-    for pattern in source.files:
+    for pattern in patterns:
         found = [pattern] if pattern == "-" else sorted(glob.glob(pattern)) or [pattern]
         if found == [pattern] and glob.has_magic(pattern):
-            raise InputError(f"{pattern}: no file matches (source {source.name!r})")
+            raise InputError(f"{pattern}: no file matches ({name!r})")
         paths += found
     return paths
 
@@ -114,7 +123,7 @@ def _scatter(
     cleaning: Cleaning,
 ) -> None:
     """Clean the texts of one source into the bucket files as `hash<TAB>source<TAB>text` lines."""
-    paths = expand(source)
+    paths = expand(source.files, source.name)
     report.files = len(paths)
     total = sum(Path(p).stat().st_size for p in paths if Path(p).is_file())
     with tqdm(total=total, desc=source.name, unit="B", unit_scale=True, disable=None) as bar:
@@ -129,8 +138,7 @@ def _scatter(
                     if len(text) < cleaning.min_chars:
                         report.too_short += 1
                         continue
-                    key = text_hash(text)
-                    files[key % len(files)].write(f"{key:016x}\t{index}\t{text}\n")
+                    _put(files, index, text)
     share = report.broken / max(report.lines, 1)
     if report.broken and share > cleaning.max_broken_share:
         places = "\n  ".join(report.broken_places)
@@ -148,6 +156,20 @@ def _scatter(
         )
 
 
+def _put(files: Sequence[IO[str]], index: int, text: str) -> None:
+    key = text_hash(text)
+    files[key % len(files)].write(f"{key:016x}\t{index}\t{text}\n")
+
+
+def _strings(paths: Sequence[str]) -> Iterator[str]:
+    for path in paths:
+        if ".jsonl" in Path(path).suffixes:
+            for _, record in read_records(Path(path)):
+                yield from (v for v in record.values() if isinstance(v, str))
+        else:
+            yield from (line.text for line in read_texts(path) if line.text is not None)
+
+
 def _note_broken(report: SourceReport, place: str) -> None:
     report.broken += 1
     if len(report.broken_places) < 10:
@@ -161,10 +183,17 @@ def _gather(
     with (out / "valid.txt").open("w", encoding="utf-8") as valid:
         for number, path in enumerate(tqdm(paths, desc="deduplicate", unit="bucket", disable=None)):
             seen: set[str] = set()
+            excluded: set[str] = set()  # these come first in every bucket
             with (out / f"train-{number:03d}.txt").open("w", encoding="utf-8") as train:
                 for line in _records(path):
                     key, index, text = line
+                    if index == _EXCLUDED:
+                        excluded.add(text)
+                        continue
                     report = reports[index]
+                    if text in excluded:
+                        report.excluded += 1
+                        continue
                     # The hash orders and splits; equality is decided by the text itself.
                     if text in seen:
                         report.duplicates += 1

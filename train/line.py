@@ -16,11 +16,13 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by
 from .batches import Texts
 from .checkpoint import write_checkpoint
 from .config import LineConfig, load_config
+from .cooccurrence import count_pairs, ppmi_rows
 from .corpus import Cleaning, Source, build_corpus, expand
-from .distil import Schedule, distil
+from .distil import distil
 from .finetune import Keys, Tuning, finetune, read_labelled
 from .initialise import initialise
 from .links import link, link_vocabularies
+from .loop import Schedule
 from .recipe import Pair, Recipe
 from .report import plot_run
 from .shards import build_shards, iter_shards
@@ -29,6 +31,7 @@ from .student import Shape, build, count_parameters, freeze, load_masked_lm, out
 from .vocabulary import (
     corpus_texts,
     count_pieces,
+    lowercased,
     map_dropped,
     measure_coverage,
     prune,
@@ -38,6 +41,8 @@ from .vocabulary import (
 )
 
 _REPORT_TEXTS = 20_000
+# Standard deviation of such rows: large against a step of Adam, so that they are not washed out.
+_COOCCURRENCE_SCALE = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,18 +75,18 @@ def corpus(line: Line) -> None:
     c = line.config.corpus
     sources = [Source(s.name, tuple(s.files), s.license, s.field) for s in c.sources]
     cleaning = Cleaning(c.min_chars, c.max_chars, c.valid_share, c.max_broken_share, c.buckets)
+    held_out = expand(c.exclude, "corpus.exclude")
+    inputs = {s.name: fingerprint_files(expand(s.files, s.name)) for s in sources}
     stage = Stage(
         line.folder("01-corpus"),
         c.model_dump(exclude={"directory"}),
-        {s.name: fingerprint_files(expand(s)) for s in sources},
-    )
-    run_stage(
-        stage, lambda out: _done(build_corpus(sources, out, cleaning=cleaning)), force=line.force
+        {**inputs, "corpus.exclude": fingerprint_files(held_out)},
     )
 
+    def work(out: Path) -> None:
+        build_corpus(sources, out, cleaning=cleaning, exclude=held_out)
 
-def _done(_: object) -> None:
-    """Drop a result that also stands in the stage's files."""
+    run_stage(stage, work, force=line.force)
 
 
 def vocabulary(line: Line) -> None:
@@ -106,8 +111,9 @@ def vocabulary(line: Line) -> None:
             rows = output_rows(load_masked_lm(line.teacher))[1].detach().float().numpy()
             spec, kept = map_dropped(base, counts, v.size, rows)
         elif v.method == "train":
+            like = lowercased(base) if v.lowercase else base
             spec = train_wordpiece(
-                base, corpus_texts(texts), chars, v.size, min_char_count=v.min_char_count
+                like, corpus_texts(texts), chars, v.size, min_char_count=v.min_char_count
             )
             known = base["model"]["vocab"]
             kept = [known.get(p, -1) for p in pieces_by_id(spec)]
@@ -187,16 +193,19 @@ def train_student(line: Line) -> None:
         recipe = Recipe(**_part(c.distil.model_dump(), Recipe))
         schedule = Schedule(**_part(c.distil.model_dump(), Schedule))
         teacher = None
+        initial = c.student.initial_rows
         if line.teacher:
             teacher = freeze(load_masked_lm(line.teacher, revision=c.teacher.revision or None))
             initialise(
                 student,
                 teacher,
                 links,
-                rows=c.student.initial_rows,
+                rows="random" if initial == "cooccurrence" else initial,
                 layers=c.student.initial_layers,
                 cut=c.student.cut,
             )
+        if initial == "cooccurrence":
+            _fill_from_cooccurrence(student, line.folder("03-shards"))
         counts = None
         if recipe.mask_exponent:
             counts = _piece_counts(line.folder("03-shards"), len(kept))
@@ -214,6 +223,15 @@ def train_student(line: Line) -> None:
         shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
+
+
+def _fill_from_cooccurrence(student: torch.nn.Module, folder: Path) -> None:
+    rows = output_rows(student)[1]
+    shards = list(iter_shards(folder, "train"))
+    size, width = rows.shape
+    pairs = count_pairs((s.student for s in shards), size, total=len(shards))
+    with torch.no_grad():
+        rows.copy_(ppmi_rows(*pairs, size, width) * _COOCCURRENCE_SCALE)
 
 
 def _part(values: dict[str, Any], kind: Any) -> dict[str, Any]:

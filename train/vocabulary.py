@@ -138,6 +138,12 @@ def prune(spec: Spec, counts: Ints, size: int) -> tuple[Spec, list[int]]:
     return prune_tokenizer(spec, kept), kept
 
 
+def lowercased(spec: Spec) -> Spec:
+    """Return the same tokenizer with a normaliser that drops case; accents, й and ё stay."""
+    lower = bert_tokenizer_spec(SPECIAL_PIECES, lowercase=True)
+    return dict(spec) | {"normalizer": lower["normalizer"]}
+
+
 def train_wordpiece(
     like: Spec,
     texts: Iterable[str],

@@ -12,8 +12,9 @@ import torch
 from tests.train.conftest import wordpiece
 from train.batches import Texts
 from train.crossentropy import linear_cross_entropy
-from train.distil import Schedule, distil
+from train.distil import distil
 from train.links import link, link_vocabularies
+from train.loop import Schedule
 from train.losses import kl, masked_lm
 from train.objective import batch_losses, split_teacher_pieces
 from train.recipe import Heads, Pair, Recipe
@@ -187,7 +188,8 @@ import torch
 torch.set_num_threads(1)
 from tests.train.test_distil import TEACHER, STUDENT, pair_of
 from train.batches import Texts
-from train.distil import Schedule, distil
+from train.distil import distil
+from train.loop import Schedule
 from train.recipe import Recipe
 shards, out = Path({shards!r}), Path(sys.argv[1])
 schedule = Schedule(steps=60, tokens_per_batch=128, accumulation=2, checkpoint_steps=7, log_steps=1,

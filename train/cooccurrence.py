@@ -1,0 +1,88 @@
+"""Start the rows of pieces from the company they keep: positive PMI and a truncated SVD.
+
+A cheap start for students without a teacher: minutes over the whole corpus give pieces of similar
+use similar rows, which masked language modelling takes long to find on a CPU. Source of the method:
+Levy and Goldberg, "Neural word embedding as implicit matrix factorization" (2014), with smoothed
+context counts and symmetric singular values (Levy, Goldberg and Dagan 2015).
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from .shards import Side
+
+_MERGE = 8  # shards counted between two merges: bounds the memory
+
+
+def count_pairs(
+    sides: Iterable[Side], size: int, *, window: int = 5, total: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Count pieces that stand within `window` of each other in a text; nearer ones count more.
+
+    Returns keys [pairs] = piece * size + later piece, rising, and weights [pairs]: the sum of
+    1 / distance over the corpus.
+    """
+    keys, weights = np.empty(0, np.int64), np.empty(0, np.float32)
+    waiting = [(keys, weights)]
+    for side in tqdm(sides, total=total, desc="pairs", unit="shard", disable=None):
+        ids = np.asarray(side.ids).astype(np.int64)
+        lengths = np.diff(side.starts)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        for distance in range(1, window + 1):
+            same = owner[distance:] == owner[:-distance]
+            found = ids[:-distance][same] * size + ids[distance:][same]
+            unique, counts = np.unique(found, return_counts=True)
+            waiting.append((unique, (counts / distance).astype(np.float32)))
+        if len(waiting) > _MERGE * window:
+            waiting = [_merged(waiting)]
+    return _merged(waiting)
+
+
+def _merged(
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    keys = np.concatenate([k for k, _ in parts])
+    weights = np.concatenate([w for _, w in parts])
+    unique, inverse = np.unique(keys, return_inverse=True)
+    return unique, np.bincount(inverse, weights, len(unique)).astype(np.float32)
+
+
+def ppmi_rows(
+    keys: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    size: int,
+    width: int,
+    *,
+    smoothing: float = 0.75,
+    seed: int = 42,
+) -> Tensor:
+    """Return rows [size, width] with mean 0 and standard deviation 1 over all of them.
+
+    PPMI(a, b) = max(0, log(p(a, b) / (p(a) p'(b)))), p' from counts to the power `smoothing`;
+    rows = U sqrt(S) of its `width` greatest singular values. Pieces without a pair get zeros.
+    """
+    first, second = torch.from_numpy(keys // size), torch.from_numpy(keys % size)
+    mass = torch.from_numpy(weights)
+    rows, columns = torch.cat([first, second]), torch.cat([second, first])  # both directions
+    mass = torch.cat([mass, mass])
+    alone = torch.zeros(size).index_add_(0, rows, mass)
+    smooth = alone.pow(smoothing)
+    expected = alone[rows] * (smooth / smooth.sum())[columns]
+    pmi = (mass / expected).log()
+    kept = pmi > 0
+    matrix = torch.sparse_coo_tensor(
+        torch.stack([rows[kept], columns[kept]]), pmi[kept], (size, size)
+    ).coalesce()
+    torch.manual_seed(seed)
+    u, s, _ = torch.svd_lowrank(matrix.to_sparse_csr(), q=min(width + 32, size), niter=3)
+    found = u[:, :width] * s[:width].sqrt()
+    seen = alone > 0
+    found[seen] -= found[seen].mean(0)
+    found[~seen] = 0.0
+    scaled: Tensor = found / found[seen].std()
+    return scaled

@@ -1,0 +1,206 @@
+"""The training loop, written out: one for pretraining, distillation and the sentence stage."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")  # a micro-batch
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast and how often."""
+
+    steps: int = 1000
+    tokens_per_batch: int = 4096  # padded pieces of a micro-batch
+    accumulation: int = 1  # micro-batches a step and process
+    learning_rate: float = 5e-4
+    warmup_share: float = 0.05
+    decay: Literal["constant", "linear", "cosine"] = "linear"
+    final_share: float = 0.02  # of the learning rate, at the end of the decay
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    precision: Literal["no", "bf16"] = "no"
+    seed: int = 42
+    checkpoint_steps: int = 500
+    validate_steps: int = 500
+    log_steps: int = 10
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        warmup = max(1, int(self.steps * self.warmup_share))
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        if self.decay == "constant":
+            return self.learning_rate
+        done = (step - warmup) / max(1, self.steps - warmup)
+        left = 1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one micro-batch gave."""
+
+    parts: Mapping[str, Tensor]  # unweighted, for the log
+    total: Tensor  # with a graph
+    pieces: int  # real student pieces, for the speed
+
+
+@dataclass(frozen=True)
+class Job(Generic[Item]):
+    """What a run trains, on what, and how it is judged."""
+
+    name: str  # beside the progress bar
+    modules: Mapping[str, nn.Module]  # everything trained, on the device of the accelerator
+    # The micro-batches of this process after so many of its own.
+    batches: Callable[[int], Iterator[Item]]
+    losses: Callable[[Item, torch.Generator], Losses]
+    validate: Callable[[], dict[str, float]] | None
+
+
+def accelerator_of(schedule: Schedule) -> Accelerator:
+    """Return the devices and processes of a run: a GPU where there is one."""
+    return Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
+
+
+def run_job(
+    job: Job[Item], accelerator: Accelerator, *, schedule: Schedule, out: Path
+) -> dict[str, float]:
+    """Train `job.modules` in place; return the last validation.
+
+    `out/state` holds the newest checkpoint: a run that was killed goes on from there and gives the
+    same losses as one that was not. `out/metrics.jsonl` has a record for every `log_steps` steps.
+    """
+    device = accelerator.device
+    for module in job.modules.values():
+        module.train()
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(job.modules, schedule.weight_decay),
+        lr=schedule.learning_rate,
+        betas=(0.9, schedule.beta2),
+        eps=schedule.epsilon,
+        fused=True,
+    )
+    trainee = Trainee(job.modules, optimizer)
+    start = load_state(out / "state", trainee)
+    metrics = out / "metrics.jsonl"
+    if accelerator.is_main_process:
+        rewind_metrics(metrics, start)
+    if start:
+        logger.info("resuming at step %d of %d", start, schedule.steps)
+    batches = job.batches(start * schedule.accumulation)
+    last: dict[str, float] = {}
+    log = _Log()
+    bar = tqdm(
+        total=schedule.steps,
+        initial=start,
+        desc=job.name,
+        unit="step",
+        disable=None if accelerator.is_main_process else True,
+    )
+    for step in range(start, schedule.steps):
+        # Everything random in a step follows from the seed, the step and the process: see
+        # checkpoint.py.
+        seed = _seed(schedule.seed, step, accelerator.process_index)
+        torch.manual_seed(seed)
+        generator = torch.Generator(device=device).manual_seed(seed)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        for _ in range(schedule.accumulation):
+            item = next(batches)
+            with accelerator.autocast():
+                losses = job.losses(item, generator)
+            (losses.total / schedule.accumulation).backward()  # type: ignore[no-untyped-call]
+            log.add(losses.parts, losses.total, losses.pieces)
+        parameters = [p for m in job.modules.values() for p in m.parameters() if p.grad is not None]
+        if accelerator.num_processes > 1:
+            # Students are small: averaging gradients by hand keeps the loop free of model wrappers.
+            for p in parameters:
+                p.grad = accelerator.reduce(p.grad, "mean")
+        norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        bar.update()
+        done = step + 1
+        if accelerator.is_main_process and (
+            done % schedule.log_steps == 0 or done == schedule.steps
+        ):
+            record = log.record(done, schedule.rate(step), float(norm))
+            append_metrics(metrics, record)
+            bar.set_postfix(loss=f"{record['loss']:.3f}", tokens_s=f"{record['tokens_s']:.0f}")
+        due = done % schedule.validate_steps == 0 or done == schedule.steps
+        if due and job.validate is not None and accelerator.is_main_process:
+            last = job.validate()
+            append_metrics(metrics, {"step": done, "valid": last})
+            for module in job.modules.values():
+                module.train()
+            log.restart_clock()
+        due = done % schedule.checkpoint_steps == 0 or done == schedule.steps
+        if due and accelerator.is_main_process:
+            save_state(out / "state", trainee, step=done)
+    bar.close()
+    if not last and job.validate is not None:
+        last = job.validate()
+    return last
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_003 + step * 1_009 + rank) % (1 << 63)
+
+
+def _parameter_groups(
+    modules: Mapping[str, nn.Module], weight_decay: float
+) -> list[dict[str, object]]:
+    """Decay matrices only: not biases, not norms."""
+    parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+class _Log:
+    """Means of the losses since the last record."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.sums: dict[str, Tensor] = {}
+        self.batches = 0
+        self.tokens = 0
+        self.started = clock()
+
+    def add(self, losses: Mapping[str, Tensor], loss: Tensor, pieces: int) -> None:
+        for name, value in {**losses, "loss": loss}.items():
+            self.sums[name] = self.sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+        self.batches += 1
+        self.tokens += pieces
+
+    def record(self, step: int, rate: float, norm: float) -> dict[str, float]:
+        seconds = max(self.clock() - self.started, 1e-9)
+        means = {k: round(float(v) / self.batches, 6) for k, v in self.sums.items()}
+        result = {"step": step, **means, "rate": rate, "norm": round(norm, 4)}
+        result["tokens_s"] = round(self.tokens / seconds, 1)
+        self.sums, self.batches, self.tokens = {}, 0, 0
+        self.started = self.clock()
+        return result
+
+    def restart_clock(self) -> None:
+        """Leave time spent elsewhere out of the speed."""
+        self.started = self.clock()
+        self.tokens = 0
