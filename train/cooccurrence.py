@@ -66,20 +66,18 @@ def ppmi_rows(
     PPMI(a, b) = max(0, log(p(a, b) / (p(a) p'(b)))), p' from counts to the power `smoothing`;
     rows = U sqrt(S) of its `width` greatest singular values. Pieces without a pair get zeros.
     """
-    first, second = torch.from_numpy(keys // size), torch.from_numpy(keys % size)
-    mass = torch.from_numpy(weights)
-    rows, columns = torch.cat([first, second]), torch.cat([second, first])  # both directions
-    mass = torch.cat([mass, mass])
+    pairs = torch.from_numpy(np.stack([keys // size, keys % size]))
+    both = torch.cat([pairs, pairs.flip(0)], dim=1)  # a piece is company for its company
+    mass = torch.from_numpy(np.concatenate([weights, weights]))
+    counts = torch.sparse_coo_tensor(both, mass, (size, size), check_invariants=True).coalesce()
+    (rows, columns), mass = counts.indices(), counts.values()
     alone = torch.zeros(size).index_add_(0, rows, mass)
     smooth = alone.pow(smoothing)
     expected = alone[rows] * (smooth / smooth.sum())[columns]
-    pmi = (mass / expected).log()
-    kept = pmi > 0
-    matrix = torch.sparse_coo_tensor(
-        torch.stack([rows[kept], columns[kept]]), pmi[kept], (size, size)
-    ).coalesce()
+    ppmi = (mass / expected).log().clamp(min=0)
+    matrix = torch.sparse_coo_tensor(counts.indices(), ppmi, (size, size), check_invariants=True)
     torch.manual_seed(seed)
-    u, s, _ = torch.svd_lowrank(matrix.to_sparse_csr(), q=min(width + 32, size), niter=3)
+    u, s, _ = torch.svd_lowrank(matrix, q=min(width + 32, size), niter=3)
     found = u[:, :width] * s[:width].sqrt()
     seen = alone > 0
     found[seen] -= found[seen].mean(0)

@@ -42,6 +42,13 @@ def test_contradictions_are_told_together(tmp_path):
     assert "needs a teacher" in error.value.problems[0]
 
 
+def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
+    text = BASE + "[distil]\nalignment = 'none'\n[vocabulary]\nlowercase = true\nmethod = "
+    assert load(tmp_path, text + "'train'\n").vocabulary.lowercase
+    with pytest.raises(ConfigError, match="needs vocabulary.method = 'train'"):
+        load(tmp_path, text + "'prune'\n")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

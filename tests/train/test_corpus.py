@@ -192,3 +192,17 @@ def test_labelled_records_must_be_whole(tmp_path):
     path.write_text('{"a": 1}\n\n{"b"\n')
     with pytest.raises(InputError, match="x.jsonl:3: not JSON"):
         list(read_records(path))
+
+
+def test_held_out_texts_stay_out(tmp_path):
+    (tmp_path / "a.txt").write_text("первый текст\nвторой  текст\nтретий\nчетвёртый\n")
+    record = json.dumps({"text1": "второй текст", "label": 1, "other": "третий"})
+    (tmp_path / "dev.jsonl").write_text(record + "\n")
+    (tmp_path / "more.txt").write_text("ЧЕТВЁРТЫЙ\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    held_out = [str(tmp_path / name) for name in ("dev.jsonl", "more.txt")]
+    sources = [Source("a", (str(tmp_path / "a.txt"),), "CC0")]
+    (report,) = build_corpus(sources, out, cleaning=Cleaning(buckets=2), exclude=held_out)
+    assert sorted(texts_of(out)) == ["первый текст", "четвёртый"]
+    assert (report.kept, report.excluded, report.duplicates) == (2, 2, 0)

@@ -12,6 +12,7 @@ from train.alignment import notation
 from train.vocabulary import (
     choose_kept,
     count_pieces,
+    lowercased,
     map_dropped,
     measure_coverage,
     open_tokenizer,
@@ -77,6 +78,15 @@ def test_trained_vocabulary_has_every_character_in_both_forms():
     assert notation(open_tokenizer(spec), "привет, мир") == "привет|,|мир"
     with pytest.raises(InputError, match="below the"):
         train_wordpiece(bert_tokenizer_spec(SPECIAL_PIECES), TEXTS, {c: 9 for c in ALPHABET}, 60)
+
+
+def test_a_lower_case_vocabulary_drops_case_and_keeps_its_accents(counted):
+    spec = train_wordpiece(lowercased(SPEC), ["Ёлка Мир"] * 9, {c: 9 for c in "ЁёлкаМмир"}, 40)
+    check_tokenizer(spec)
+    assert not any(p != p.lower() for p in pieces_by_id(spec)[5:])
+    tokenizer = open_tokenizer(spec)
+    assert notation(tokenizer, "ЁЛКА") == notation(tokenizer, "ёлка") == "ёлка"
+    assert notation(tokenizer, "елка") != "ёлка"
 
 
 def test_mapped_pieces_use_the_row_of_their_nearest_kept_piece(counted):
