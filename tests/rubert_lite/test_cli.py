@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rubert_lite import Model, __version__
+from rubert_lite import Model
 from rubert_lite.cli import main
 from rubert_lite.inputs import CHUNK
 
@@ -226,55 +225,6 @@ def test_cut_texts_are_told_on_standard_error(
         assert capsys.readouterr().err == "rubert-lite: 1 texts were cut to 16 pieces\n"
 
 
-def test_models_info_verify(
-    make_package: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    directory = make_package("home/tiny-mood", labels=("да", "нет"))
-    broken = make_package("home/broken")
-    (broken / "manifest.json").write_text("{")
-    monkeypatch.setenv("RUBERT_LITE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("rubert_lite.locate.shipped_folder", lambda: tmp_path / "none")
-    assert main(["models"]) == 0
-    out, err = capsys.readouterr()
-    assert out == "tiny-mood\t1\t0.0 MB\tда, нет\n"
-    assert "broken" in err
-    assert main(["info", "tiny-mood"]) == 0
-    assert json.loads(capsys.readouterr().out)["labels"] == ["да", "нет"]
-    assert main(["verify", "tiny-mood"]) == 0
-    assert "2 files" in capsys.readouterr().out
-    (directory / "tokenizer.json").write_text("{}")
-    assert main(["verify", "tiny-mood"]) == 1
-    assert "tokenizer.json: 2 bytes, expected" in capsys.readouterr().err
-
-
-def test_verify_finds_a_graph_that_does_not_belong(
-    make_package: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    directory = make_package(metadata={"rubert_lite.vocab_size": "7"})
-    assert main(["verify", str(directory)]) == 1
-    assert "do not belong together" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "words", [[], ["nonsense"], ["encode"], ["encode", "x", "--lanes", "many"], ["models", "x"]]
-)
-def test_wrong_usage_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(words)
-    assert caught.value.code == 2
-    assert "usage: rubert-lite" in capsys.readouterr().err
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--version"])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out == f"rubert-lite {__version__}\n"
-
-
 def test_ctrl_c_is_130(
     shared_package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,16 +242,3 @@ def test_byte_order_mark_is_no_part_of_json(
     stdin('\ufeff{"text": "мир"}'.encode())
     assert main(["encode", str(shared_package), "--field", "text"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
-
-
-def test_output_is_utf8_in_any_locale(classifier_package: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "rubert_lite.cli", "classify", str(classifier_package)],
-        input="мир".encode(),
-        cwd=ROOT,
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-    assert "добро" in json.loads(done.stdout.decode("utf-8"))["scores"]
