@@ -13,13 +13,19 @@ from .config import load_config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run stages of a training line; return the exit status."""
-    from .line import STAGES, Line, run_line
+    from .evaluate import evaluate, load_evaluation
+    from .folders import Line
+    from .line import STAGES, run_line
 
     parser = argparse.ArgumentParser(
         prog="rubert-lite train",
         description="Distil a Russian BERT into a small-vocabulary student.",
     )
-    parser.add_argument("stage", choices=["all", *STAGES], help="a stage, or all of them in order")
+    parser.add_argument(
+        "stage",
+        choices=["all", *STAGES, "evaluate"],
+        help="a stage, or all of them in order; evaluate has a configuration of its own",
+    )
     parser.add_argument("--config", required=True, type=Path, help="TOML file of the line")
     parser.add_argument(
         "--set",
@@ -33,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        if arguments.stage == "evaluate":
+            judged = load_evaluation(arguments.config, arguments.set)
+            if not arguments.check:
+                evaluate(judged, force=arguments.force)
+            return 0
         line = Line(load_config(arguments.config, arguments.set), arguments.force)
         if line.config.teacher.config:
             line.teacher_line()

@@ -3,22 +3,18 @@
 Units stand in the names. Configuration ends in `__main__` and `line`: below, plain arguments.
 """
 
-import difflib
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from rubert_lite.errors import ConfigError
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from .section import Section, load_section
 
 
-class SourceConfig(_Section):
+class SourceConfig(Section):
     """One set of text files."""
 
     name: str  # for reports and the model card
@@ -27,7 +23,7 @@ class SourceConfig(_Section):
     field: str = "text"  # key (jsonl) or column (parquet) of the text
 
 
-class CorpusConfig(_Section):
+class CorpusConfig(Section):
     """Which texts, and what is kept of them."""
 
     sources: list[SourceConfig] = Field(min_length=1)
@@ -42,7 +38,7 @@ class CorpusConfig(_Section):
     buckets: int = Field(64, ge=1, le=512)  # files a pass; more for corpora past 10 GB
 
 
-class TeacherConfig(_Section):
+class TeacherConfig(Section):
     """Who teaches: exactly one of `path` and `config`, or neither for pretraining."""
 
     path: str = ""  # directory or hub id, e.g. DeepPavlov/rubert-base-cased-conversational
@@ -50,7 +46,7 @@ class TeacherConfig(_Section):
     config: str = ""  # another training line that makes the teacher, run first if needed
 
 
-class VocabularyConfig(_Section):
+class VocabularyConfig(Section):
     """The student's vocabulary."""
 
     method: Literal["full", "prune", "train", "map"] = "prune"
@@ -61,7 +57,7 @@ class VocabularyConfig(_Section):
     report_sizes: list[int] = []  # further sizes in the coverage report
 
 
-class ShardsConfig(_Section):
+class ShardsConfig(Section):
     """Tokenised examples on disk."""
 
     max_length: int = Field(
@@ -70,7 +66,7 @@ class ShardsConfig(_Section):
     processes: int = Field(2, ge=1)
 
 
-class StudentConfig(_Section):
+class StudentConfig(Section):
     """The student's body and its start."""
 
     layers: int = 3
@@ -87,7 +83,7 @@ class StudentConfig(_Section):
     cut: Literal["topleft", "pca"] = "pca"
 
 
-class DistilConfig(_Section):
+class DistilConfig(Section):
     """The weights of the losses, the alignment and the schedule: see Recipe and Schedule."""
 
     alignment: Literal["none", "plain", "match", "match-string", "reduce", "reduce-map"] = "reduce"
@@ -121,7 +117,59 @@ class DistilConfig(_Section):
     log_steps: int = Field(10, ge=1)
 
 
-class FinetuneConfig(_Section):
+class PairSourceConfig(Section):
+    """Pairs of texts of the sentence stage: columns of tsv, jsonl or parquet, or plain text."""
+
+    name: str
+    files: list[str]
+    license: str
+    teacher_field: str = "text"  # column that the sentence teacher reads
+    student_field: str = "text"  # column that the student reads; equal to it: one language
+    only: dict[str, list[str]] = {}  # column -> values to keep
+    without: dict[str, list[str]] = {}  # column -> values to leave out
+    cap: int = Field(0, ge=0)  # pairs of one value of `cap_by` at most; 0: no limit
+    cap_by: str = ""
+
+
+class SentenceConfig(Section):
+    """The sentence stage: teacher's vectors, pairs, losses (see Sentences) and schedule."""
+
+    teacher: str  # sentence encoder: directory, hub id, or an exported package
+    revision: str = ""  # of a hub id
+    sources: list[PairSourceConfig] = Field(min_length=1)
+    exclude: list[str] = []  # files whose texts stay out on either side
+    directory: str = ""  # where 05-vectors lies, to share it between configurations
+    cache: str = "runs/vectors"  # teacher vectors, a folder for each teacher
+    max_chars: int = Field(500, ge=20)
+    passages: float = Field(0.0, ge=0, lt=1)  # share of the pairs joined into long texts
+    valid_share: float = Field(0.003, gt=0, lt=1)
+    noise_share: float = Field(0.0, ge=0, le=1)  # share of texts also read with typing errors
+    teacher_text_share: float = Field(0.0, ge=0, le=1)  # the student reads the teacher's, too
+    max_length: int = Field(256, ge=8)  # pieces
+    projection: Literal["rotation", "linear"] = "rotation"
+    prefixes: list[int] = [64, 128]  # first dimensions that must work alone
+    regression: float = Field(1.0, ge=0)
+    contrastive: float = Field(0.0, ge=0)
+    similarity: float = Field(0.0, ge=0)
+    temperature: float = Field(0.05, gt=0)
+    language: float = Field(0.0, ge=0)  # weight of the [distil] losses on the shards
+    language_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    steps: int = Field(1000, ge=1)
+    tokens_per_batch: int = Field(8192, ge=16)
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    decay: Literal["constant", "linear", "cosine"] = "linear"
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["no", "bf16"] = "no"
+    seed: int = 42
+    checkpoint_steps: int = Field(250, ge=1)
+    validate_steps: int = Field(500, ge=1)
+    log_steps: int = Field(20, ge=1)
+
+
+class FinetuneConfig(Section):
     """A linear task head on the pooled vector."""
 
     name: str  # the stage is 06-<name>
@@ -139,7 +187,7 @@ class FinetuneConfig(_Section):
     seed: int = 42
 
 
-class LineConfig(_Section):
+class LineConfig(Section):
     """A whole training line."""
 
     run: str  # folder of the run; its stages are 01-corpus, 02-vocabulary, ...
@@ -150,72 +198,17 @@ class LineConfig(_Section):
     shards: ShardsConfig = ShardsConfig()
     student: StudentConfig = StudentConfig()
     distil: DistilConfig = DistilConfig()
+    sentence: SentenceConfig | None = None
     finetune: FinetuneConfig | None = None
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> LineConfig:
-    """Read a TOML file, apply `section.key=value` overrides (TOML values), and check everything.
-
-    Raises ConfigError with all problems; an unknown key comes with the nearest known one.
-    """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file"]) from None
-    except IsADirectoryError:
-        raise ConfigError([f"{path}: is a folder, expected a TOML file"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: not TOML: {error}"]) from None
-    for override in overrides:
-        _override(data, override)
-    try:
-        config = LineConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError([_explain(e) for e in error.errors()]) from None
+    """Read the TOML file of a training line; see `load_section`."""
+    config = load_section(LineConfig, path, overrides)
     problems = _contradictions(config)
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError([f"--set {override}: expected section.key=value"])
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word is a string
-    *sections, last = key.strip().split(".")
-    place = data
-    for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise ConfigError([f"--set {override}: {section} is not a section"])
-    place[last] = parsed
-
-
-def _explain(error: Any) -> str:
-    place = [str(p) for p in error["loc"]]
-    name = ".".join(place)
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{name}: unknown key{hint}"
-    if error["type"] == "missing":
-        return f"{name}: missing"
-    return f"{name} = {error['input']!r}: {error['msg'].lower()}"
-
-
-def _known_keys(place: Sequence[str]) -> list[str]:
-    model: Any = LineConfig
-    for part in place:
-        if part.isdigit():
-            continue
-        field = model.model_fields[part]
-        choices = (field.annotation, *getattr(field.annotation, "__args__", ()))
-        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
 
 
 def _contradictions(config: LineConfig) -> list[str]:
@@ -236,6 +229,21 @@ def _contradictions(config: LineConfig) -> list[str]:
         )
     if not has_teacher and config.vocabulary.method == "map":
         problems.append("vocabulary.method = 'map' needs a teacher (its embeddings)")
+    sentence = config.sentence
+    if sentence and max(sentence.prefixes, default=1) > config.student.hidden_size:
+        problems.append(
+            f"sentence.prefixes = {sentence.prefixes}: above student.hidden_size ="
+            f" {config.student.hidden_size}"
+        )
+    if sentence and min(sentence.prefixes, default=1) < 1:
+        problems.append(f"sentence.prefixes = {sentence.prefixes}: expected widths of at least 1")
+    if sentence and sentence.max_length > config.student.max_length:
+        problems.append(
+            f"sentence.max_length = {sentence.max_length} is above student.max_length ="
+            f" {config.student.max_length}"
+        )
+    if sentence and not (sentence.regression or sentence.contrastive or sentence.similarity):
+        problems.append("sentence: all of regression, contrastive and similarity are 0")
     if config.student.hidden_size % max(config.student.heads, 1):
         problems.append(
             f"student.hidden_size = {config.student.hidden_size} is not a multiple of"

@@ -20,7 +20,7 @@ from rubert_lite.normalize import normalize_text
 
 from .checkpoint import append_metrics
 from .reading import read_records
-from .student import encoder_states, hidden_size, load_masked_lm, max_length
+from .student import hidden_size, load_masked_lm, max_length, mean_pooled
 
 logger = logging.getLogger(__name__)
 
@@ -202,10 +202,7 @@ class _Batcher:
         mask = np.zeros((len(ids), width), dtype=bool)
         for row, values in enumerate(ids):
             array[row, : len(values)], mask[row, : len(values)] = values, True
-        real = torch.from_numpy(mask)
-        states = encoder_states(model, torch.from_numpy(array), real)[-1]
-        weights = real[:, :, None].to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)
+        return mean_pooled(model, torch.from_numpy(array), torch.from_numpy(mask))
 
     @torch.no_grad()
     def features(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> Tensor:

@@ -42,15 +42,7 @@ def read_texts(
         yield from _lines(sys.stdin.buffer, "standard input", None)
         return
     path = Path(path)
-    if path.is_dir():
-        raise InputError(
-            f"{path}: is a folder, expected a file: name its files, such as {path}/*.txt"
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    suffixes = [s for s in path.suffixes if s in FORMATS + COMPRESSIONS]
-    kind = next((s for s in suffixes if s in FORMATS), ".txt")
-    compression = next((s for s in suffixes if s in COMPRESSIONS), "")
+    kind, compression = _kind(path)
     with path.open("rb") as raw:
         counted = _counting(raw, on_bytes)
         try:
@@ -66,6 +58,18 @@ def read_texts(
         except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
             # The lines before the damage have been handed out; the rest of the file is one problem.
             yield Line(str(path), None, f"unreadable from here on: {error}")
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder, expected a file: name its files, such as {path}/*.txt"
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    suffixes = [s for s in path.suffixes if s in FORMATS + COMPRESSIONS]
+    kind = next((s for s in suffixes if s in FORMATS), ".txt")
+    return kind, next((s for s in suffixes if s in COMPRESSIONS), "")
 
 
 def _counting(raw: IO[bytes], on_bytes: Callable[[int], None] | None) -> IO[bytes]:
@@ -154,13 +158,7 @@ def _record(place: str, line: str, field: str) -> Line:
 
 
 def _rows(stream: IO[bytes], path: Path, field: str) -> Iterator[Line]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        # Parquet needs seeking, which a compressed stream gives by reading again; pyarrow has its
-        # own compression.
-        table = pyarrow.parquet.ParquetFile(stream)
+    with _parquet(stream, path) as table:
         if field not in table.schema_arrow.names:
             names = ", ".join(table.schema_arrow.names)
             raise InputError(f"{path}: no column {field!r}, the file has {names}")
@@ -172,11 +170,31 @@ def _rows(stream: IO[bytes], path: Path, field: str) -> Iterator[Line]:
                 if isinstance(value, str):
                     yield Line(place, value)
                 else:
-                    yield Line(
-                        place, None, f"{type(value).__name__} under {field!r}, expected a string"
-                    )
+                    problem = f"{type(value).__name__} under {field!r}, expected a string"
+                    yield Line(place, None, problem)
+
+
+@contextmanager
+def _parquet(stream: IO[bytes], path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        yield pyarrow.parquet.ParquetFile(stream)
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path}: not a readable parquet file: {error}") from error
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """Open a parquet file, plain or compressed as a whole, as a pyarrow ParquetFile."""
+    _, compression = _kind(path)
+    with ExitStack() as stack:
+        stream: IO[bytes] = stack.enter_context(path.open("rb"))
+        if compression:
+            packed = stack.enter_context(_decompressed(stream, compression))
+            stream = stack.enter_context(_unpacked(packed))
+        yield stack.enter_context(_parquet(stream, path))
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

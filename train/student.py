@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -200,9 +199,8 @@ def output_rows(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Tensor, T
     return transform, m.vocab_projector.weight, m.vocab_projector.bias
 
 
-@torch.no_grad()
 def mean_pooled(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of the last hidden states over real pieces, [B, D]."""
+    """Return the mean of the last hidden states over real pieces, [B, D], with a graph."""
     last = encoder_states(model, ids, mask)[-1]
     weights = mask[:, :, None].to(last.dtype)
     return (last * weights).sum(1) / weights.sum(1)

@@ -4,6 +4,8 @@ import pytest
 
 from rubert_lite.errors import ConfigError
 from train.config import load_config
+from train.evaluate import EvaluationConfig
+from train.section import load_section
 from train.stage import Stage, fingerprint_stage, run_stage
 
 CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.toml"))
@@ -18,9 +20,14 @@ def load(tmp_path, text: str, *overrides: str):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_our_own_configurations_are_fine(path):
-    load_config(path)
+    if path.stem == "evaluate":
+        load_section(EvaluationConfig, path)
+        command = "evaluate"
+    else:
+        load_config(path)
+        command = "all"
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# rubert-lite train all --config train/configs/{path.name}"
+    assert first == f"# rubert-lite train {command} --config train/configs/{path.name}"
 
 
 def test_all_problems_are_told_at_once(tmp_path):

@@ -1,0 +1,234 @@
+import json
+
+import numpy as np
+import pytest
+
+from rubert_lite.errors import ConfigError, InputError
+from train import evaluate as module
+from train.baselines import hashed_tfidf, piece_shares, static_encoder, static_rows
+from train.evaluate import evaluate, load_evaluation
+from train.probes import Bitext, perturbations, probe, recall, recall_by_length, robustness
+from train.results import insert, main_table, mean_score, plot_plane
+from train.tasks import Task, features, measure, read_task
+from train.vectors import VectorCache, hashes
+
+WORDS = {"кот": 0, "пёс": 1, "чай": 2, "суп": 3}
+
+
+def encode(texts):
+    """Count known words: a vector that separates them perfectly."""
+    rows = np.zeros((len(texts), 4), dtype=np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.lower().split():
+            if word in WORDS:
+                row[WORDS[word]] += 1
+    return rows
+
+
+def write_jsonl(path, records):
+    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    records = [
+        {"text": f"{w} номер {i}", "label": int(w in ("чай", "суп"))}
+        for i in range(15)
+        for w in WORDS
+    ]
+    return Task(
+        "food", write_jsonl(tmp_path / "t.jsonl", records), str(tmp_path / "t.jsonl"), "auc"
+    )
+
+
+def test_probes_find_what_the_vectors_say(classes):
+    assert probe(classes, encode) == {"linear": 1.0, "knn": 1.0}
+    blind = probe(classes, lambda texts: np.ones((len(texts), 4), dtype=np.float32))
+    assert blind["linear"] == pytest.approx(0.5)
+
+
+def test_similarity_is_the_rank_correlation_of_cosines(tmp_path):
+    records = [
+        {"a": "кот", "b": "кот", "grade": 1},
+        {"a": "кот чай", "b": "кот", "grade": 0},
+        {"a": "кот", "b": "суп", "grade": -1},
+    ]
+    task = Task("s", "", write_jsonl(tmp_path / "d.jsonl", records), "spearman", "a", "b", "grade")
+    assert probe(task, encode)["spearman"] == pytest.approx(1.0)
+
+
+def test_pairs_are_seen_as_difference_and_product(tmp_path):
+    records = [{"a": "кот", "b": "пёс", "label": "x"}]
+    task = Task("p", "", write_jsonl(tmp_path / "d.jsonl", records), "accuracy", "a", "b")
+    assert features(read_task(task.dev, task), encode).tolist() == [[1, 1, 0, 0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("accuracy", 0.75), ("macro_f1", 0.7333), ("mcc", 0.57735)]
+)
+def test_measures(metric, expected):
+    found = measure(metric, list("aabb"), np.asarray(list("aaab")), None)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_auc_wants_two_labels():
+    with pytest.raises(InputError, match="3 labels, expected two"):
+        measure("auc", list("abc"), np.asarray(list("abc")), np.ones(3))
+
+
+def test_a_record_without_its_keys_is_named(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"text": "кот"}])
+    with pytest.raises(InputError, match=r"d.jsonl:1: no 'label': the record has text"):
+        read_task(path, Task("x", path, path, "accuracy"))
+
+
+def test_recall_counts_the_own_document_first_and_among_ten():
+    documents = np.eye(12, dtype=np.float32)
+    queries = documents.copy()
+    queries[0] = 1 - documents[0]
+    queries[1] = documents[0] * 0.9 + documents[1] * 0.5
+    assert recall(queries, documents) == {"recall@1": 10 / 12, "recall@10": 11 / 12}
+    assert recall(np.ones_like(queries), documents)["recall@10"] == 0
+
+
+def test_recall_by_length_and_with_changed_queries():
+    bitext = Bitext(["кот", "чай", "пёс " * 20], ["кот", "чай", "пёс"])
+    found = recall_by_length(bitext, encode(bitext.queries), encode(bitext.documents))
+    assert found["0-29"] == {"recall@1": 1.0, "queries": 2}
+    assert found["60-119"]["queries"] == 1
+    changed = robustness(bitext, encode, encode(bitext.documents))
+    assert changed["upper case"] == pytest.approx({"cosine": 1, "changed": 1, "recall@1": 1})
+    # е for ё hides a word from this encoder.
+    assert changed["е for ё"]["changed"] == pytest.approx(1 / 3)
+    assert changed["е for ё"]["recall@1"] == pytest.approx(2 / 3)
+
+
+def test_changes_keep_words_apart_and_put_the_stress_behind_a_vowel():
+    changes = perturbations()
+    assert changes["stress marks"]("мама мыла раму") == "ма\u0301ма мыла ра\u0301му"
+    assert changes["no punctuation"]("Ну, да!") == "Ну да"
+
+
+def test_hashed_tfidf_fits_its_budget_and_tells_topics_apart():
+    texts = ["кошка ловит мышку", "кошки ловят мышек", "варим суп из овощей", "суп с овощами"] * 9
+    found = hashed_tfidf(iter(texts), budget=20_000, width=4)
+    vectors = found(texts[:4])
+    assert vectors.shape == (4, 4)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    assert cosines[0, 1] > cosines[0, 2] and cosines[2, 3] > cosines[1, 3]
+
+
+def test_static_rows_solve_the_regression(tmp_path):
+    from tokenizers import Tokenizer
+
+    from tests.train.conftest import wordpiece
+
+    tokenizer = Tokenizer.from_str(json.dumps(wordpiece(*WORDS)))
+    rng = np.random.default_rng(0)
+    rows = {w: rng.normal(size=6) for w in WORDS}
+    texts = [" ".join(rng.choice(list(WORDS), size=rng.integers(1, 5))) for _ in range(300)]
+    cache = VectorCache(tmp_path / "cache")
+    teacher = [f"{i} {t}" for i, t in enumerate(texts)]
+    cache.fill(
+        iter(teacher),
+        lambda ts: np.asarray([np.mean([rows[w] for w in t.split()[1:]], axis=0) for t in ts]),
+    )
+    (tmp_path / "student.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    np.save(tmp_path / "rows.npy", cache.rows(hashes(iter(teacher))))
+    found = static_encoder(static_rows(tmp_path, cache, tokenizer, width=6), tokenizer)
+    a, b = found(["кот", "пёс суп"])
+    wanted = [rows["кот"], (rows["пёс"] + rows["суп"]) / 2]
+
+    def cosine(x, y):
+        return x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+
+    assert cosine(a, b) == pytest.approx(cosine(*wanted), abs=0.15)
+    assert piece_shares(tokenizer, ["кот кот пёс"]).sum() == pytest.approx(1.0)
+
+
+CONFIG = """
+out = "{out}"
+readme = "{out}/README.md"
+tables = {{ results = ["tiny"] }}
+[[tasks]]
+name = "food"
+train = "{train}"
+dev = "{train}"
+metric = "auc"
+[[systems]]
+name = "tiny"
+kind = "hashed-tfidf"
+texts = ["{texts}"]
+width = 4
+budget = 20000
+"""
+
+
+@pytest.fixture
+def configured(tmp_path, classes):
+    (tmp_path / "texts.txt").write_text("кот ест суп\nпёс пьёт чай\n" * 8, encoding="utf-8")
+    (tmp_path / "README.md").write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
+    path = tmp_path / "e.toml"
+    text = CONFIG.format(out=tmp_path, train=classes.train, texts=tmp_path / "texts.txt")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_cells_are_computed_once_and_anew_for_a_changed_system(configured, monkeypatch):
+    calls = []
+    kept = module.probe
+    monkeypatch.setattr(module, "probe", lambda *a: calls.append(1) or kept(*a))
+    results = evaluate(load_evaluation(configured))
+    assert 0.5 < results["tiny"]["food"]["linear"] <= 1
+    evaluate(load_evaluation(configured))
+    assert len(calls) == 1
+    evaluate(load_evaluation(configured, ["tasks=[]"]))
+    other = load_evaluation(configured)
+    changed = other.model_copy(
+        update={"systems": [other.systems[0].model_copy(update={"width": 3})]}
+    )
+    evaluate(changed)
+    assert len(calls) == 2
+    readme = (configured.parent / "README.md").read_text()
+    assert readme.startswith("a\n<!-- results -->\n| ") and readme.endswith(
+        "<!-- /results -->\nb\n"
+    )
+    assert "old" not in readme and "| tiny |" in readme
+
+
+def test_configurations_are_checked(configured):
+    text = configured.read_text(encoding="utf-8")
+    configured.write_text(text + '[[systems]]\nname = "tiny"\nkind = "static"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="'tiny' stands twice"):
+        load_evaluation(configured)
+    configured.write_text(text.replace("metric", "metrik"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"metrik: unknown key; did you mean 'metric'\?"):
+        load_evaluation(configured)
+
+
+def test_tables_say_what_is_missing(tmp_path):
+    results = {"a": {"properties": {"mb": 7.25, "width": 256}, "ads": {"linear": 0.8214}}}
+    assert mean_score(results["a"]) is None
+    row = main_table(results, ["a"])[2]
+    assert row.startswith("| a | 7.2 | 256 |") and "| 0.821 |" in row
+    with pytest.raises(InputError, match="no system 'b': it has a"):
+        main_table(results, ["b"])
+    (tmp_path / "R.md").write_text("nothing", encoding="utf-8")
+    with pytest.raises(InputError, match="where the table goes"):
+        insert(tmp_path / "R.md", "results", ["x"])
+
+
+def test_the_plane_is_drawn(tmp_path):
+    cells = {c: {k: 0.5} for c, (_, k) in module_columns().items()}
+    results = {"a": {**cells, "properties": {"mb": 7.0}, "speed": {"ms": 0.4}}}
+    plot_plane(results, ["a"], tmp_path / "plane.png")
+    assert (tmp_path / "plane.png").stat().st_size > 5000
+
+
+def module_columns():
+    from train.results import COLUMNS
+
+    return COLUMNS

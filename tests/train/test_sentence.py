@@ -1,0 +1,200 @@
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from tests.train.conftest import wordpiece
+from train.checkpoint import read_metrics
+from train.items import Items, Reading, principal_rotation, write_items
+from train.loop import Schedule
+from train.recipe import Recipe
+from train.sentence import Language, Sentences, distil_sentences, sentence_losses
+from train.sentence_losses import ranking, similarity_kl
+from train.vectors import VectorCache, hashes
+
+from .test_distil import TEACHER, pair_of, shards_of
+
+SPEC = wordpiece("привет", "мир", "дом", "пере", "##вод", "хоро", "##шая")
+WORDS = ["привет", "мир", "дом", "перевод", "хорошая", "сад", "кот", "лес"]
+
+
+def unit(*rows):
+    return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
+
+
+def test_ranking_is_the_cross_entropy_of_cosines_both_ways():
+    targets, student = unit([1.0, 0.0], [0.0, 1.0]), unit([1.0, 0.0], [0.6, 0.8])
+    groups = torch.tensor([0, 1])
+    # Student rows against targets: cosines [[1, 0], [.6, .8]]; at temperature .5 doubled.
+    rows = math.log(math.exp(2) + 1) - 2, math.log(math.exp(1.2) + math.exp(1.6)) - 1.6
+    columns = math.log(math.exp(2) + math.exp(1.2)) - 2, math.log(1 + math.exp(1.6)) - 1.6
+    found = ranking(targets, student, groups, temperature=0.5)
+    assert float(found) == pytest.approx((sum(rows) / 2 + sum(columns) / 2) / 2, abs=1e-5)
+
+
+def test_rows_of_one_pair_are_no_negatives_of_each_other():
+    targets = unit([1.0, 0.0], [1.0, 0.0], [0.0, 1.0])
+    student = unit([1.0, 0.1], [1.0, 0.2], [0.1, 1.0])
+    apart = ranking(targets, student, torch.tensor([0, 1, 2]))
+    together = ranking(targets, student, torch.tensor([0, 0, 2]))
+    assert float(apart) > 0.4 > 0.01 > float(together)
+
+
+def test_similarity_kl_compares_each_model_with_itself():
+    torch.manual_seed(0)
+    targets = torch.randn(6, 8)
+    rotation = torch.linalg.qr(torch.randn(8, 8)).Q
+    groups = torch.arange(6)
+    assert float(similarity_kl(targets, 3 * targets @ rotation, groups)) == pytest.approx(
+        0, abs=1e-5
+    )
+    other = torch.randn(6, 4)  # of another width
+    t, s = (torch.nn.functional.normalize(v, dim=1) for v in (targets, other))
+    expected = 0.0
+    for i in range(6):
+        rest = [j for j in range(6) if j != i]
+        p, q = (torch.softmax((v @ v.T)[i, rest] / 0.2, 0) for v in (t, s))
+        expected += float((p * (p / q).log()).sum()) / 6
+    found = similarity_kl(targets, other, groups, temperature=0.2)
+    assert float(found) == pytest.approx(expected, abs=1e-5)
+
+
+def test_similarity_kl_of_a_single_pair_is_zero_with_a_gradient():
+    student = torch.randn(2, 4, requires_grad=True)
+    loss = similarity_kl(torch.randn(2, 4), student, torch.tensor([5, 5]))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(student.grad).all()
+
+
+def test_rotation_keeps_cosines_and_orders_the_dimensions():
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=(500, 4)) * [4, 3, 2, 1]
+    vectors = low @ np.linalg.qr(rng.normal(size=(10, 10)))[0][:4]
+    rotation = principal_rotation(vectors, 6)
+    turned = vectors @ rotation
+    assert np.allclose(turned @ turned.T, vectors @ vectors.T, atol=1e-3)
+    power = (turned**2).sum(0)
+    assert (np.diff(power[:4]) < 0).all() and np.allclose(power[4:], 0, atol=1e-6)
+    assert principal_rotation(vectors, 12)[:, 10:].tolist() == [[0, 0]] * 10
+
+
+def data_of(tmp_path: Path, *, width: int | None = 16, **reading) -> Path:
+    """120 pairs whose teacher vectors follow from their words."""
+    rng = np.random.default_rng(1)
+    words = {w: rng.normal(size=24) for w in WORDS}
+    chosen = [rng.choice(WORDS, size=rng.integers(2, 6)) for _ in range(120)]
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    teacher = [f"en {i} " + " ".join(t) for i, t in enumerate(chosen)]
+    (folder / "teacher.txt").write_text("\n".join(teacher) + "\n", encoding="utf-8")
+    text = "\n".join(" ".join(t) for t in chosen) + "\n"
+    (folder / "student.txt").write_text(text, encoding="utf-8")
+    cache = VectorCache(tmp_path / "cache")
+    cache.fill(
+        iter(teacher),
+        lambda texts: np.asarray([sum(words[w] for w in t.split()[2:]) for t in texts]),
+    )
+    np.save(folder / "rows.npy", cache.rows(hashes(iter(teacher))))
+    out = tmp_path / "data"
+    out.mkdir()
+    tokenizer = Tokenizer.from_str(json.dumps(SPEC))
+    write_items(folder, cache, tokenizer, out, reading=Reading(**reading), width=width)
+    return out
+
+
+def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
+    out = data_of(tmp_path, valid_share=0.2, noise_share=1.0, teacher_text_share=1.0, max_length=8)
+    train, valid = (Items.open(out, s, pad_id=0) for s in ("train", "valid"))
+    assert len(train) == 3 * (120 - len(valid)) and 10 < len(valid) < 40
+    assert not set(train.pairs) & set(valid.pairs)
+    batch = train.batch([0, 1, 2])
+    assert batch.groups.tolist() == [batch.groups[0]] * 3
+    assert (batch.targets == batch.targets[0]).all()
+    assert batch.ids.shape[1] <= 8
+    rotation = np.load(out / "rotation.npy")
+    cache = VectorCache(tmp_path / "cache")
+    row = np.load(tmp_path / "vectors" / "rows.npy")[batch.groups[:1].numpy()]
+    wanted = cache.vectors(row).astype(np.float32) @ rotation
+    assert np.allclose(batch.targets[:1].numpy(), wanted, atol=0.02)
+
+
+def run(tmp_path, data, out, *, steps=6, language=True, **changes):
+    torch.manual_seed(0)
+    pair = pair_of(TEACHER, SPEC)
+    texts = None
+    if language:
+        texts = Language(changes.pop("texts"), None, Recipe(alignment="none", mlm=1.0))
+    sentences = Sentences(
+        **{"prefixes": (8,), "contrastive": 0.1, "similarity": 0.1, "language": 0.5} | changes
+    )
+    train, valid = (Items.open(data, s, pad_id=0) for s in ("train", "valid"))
+    schedule = Schedule(
+        steps=steps,
+        tokens_per_batch=160,
+        learning_rate=5e-3,
+        checkpoint_steps=3,
+        validate_steps=steps,
+        log_steps=1,
+    )
+    out.mkdir(exist_ok=True)
+    return distil_sentences(
+        pair, train, valid, texts, sentences=sentences, schedule=schedule, out=out
+    )
+
+
+@pytest.mark.parametrize("projection", ["rotation", "linear"])
+def test_the_student_learns_the_teachers_vectors(tmp_path, projection):
+    width = 16 if projection == "rotation" else None
+    data = data_of(tmp_path, valid_share=0.2, width=width)
+    found = run(tmp_path, data, tmp_path / "run", steps=150, language=False, projection=projection)
+    first = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
+    assert first["regression"] > 0.6
+    assert found["cosine"] > 0.8 and found["recall"] > 0.3
+
+
+def test_a_resumed_run_gives_the_same_losses(tmp_path, write_tokenizer):
+    data = data_of(tmp_path, valid_share=0.2, noise_share=0.5)
+    texts = shards_of(tmp_path, write_tokenizer, TEACHER, SPEC)
+    run(tmp_path, data, tmp_path / "whole", texts=texts)
+    whole = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "state")
+    (tmp_path / "cut" / "metrics.jsonl").unlink()
+    # The state of step 3 is what a run that was killed after it leaves.
+    import train.loop as loop
+
+    saved = loop.save_state
+
+    class Killed(Exception):
+        pass
+
+    def save_and_die(folder, trainee, *, step):
+        saved(folder, trainee, step=step)
+        raise Killed
+
+    loop.save_state = save_and_die
+    try:
+        with pytest.raises(Killed):
+            run(tmp_path, data, tmp_path / "cut", texts=texts)
+    finally:
+        loop.save_state = saved
+    run(tmp_path, data, tmp_path / "cut", texts=texts)
+    cut = read_metrics(tmp_path / "cut" / "metrics.jsonl")
+    assert {"regression", "contrastive", "similarity", "mlm"} <= set(cut[0])
+    assert [r.get("loss") for r in cut] == [r.get("loss") for r in whole]
+
+
+def test_prefixes_are_compared_with_the_prefixes_of_the_targets(tmp_path):
+    data = data_of(tmp_path)
+    batch = Items.open(data, "train", pad_id=0).batch([0, 1, 2, 3])
+    halved = batch.targets.clone()
+    halved[:, 8:] = torch.randn(4, 8)
+    whole = sentence_losses(halved, batch, None, sentences=Sentences(prefixes=()))
+    both = sentence_losses(halved, batch, None, sentences=Sentences(prefixes=(8,)))
+    assert float(both["regression"]) == pytest.approx(float(whole["regression"]) / 2, abs=1e-5)

@@ -1,0 +1,45 @@
+"""A configured run: where its stages lie, and what their inputs are identified by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import LineConfig, load_config
+from .stage import fingerprint_files, fingerprint_stage
+
+
+@dataclass(frozen=True)
+class Line:
+    """A configured run and the folders of its stages."""
+
+    config: LineConfig
+    force: bool = False
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a stage."""
+        if name == "01-corpus" and self.config.corpus.directory:
+            return Path(self.config.corpus.directory)
+        sentence = self.config.sentence
+        if name == "05-vectors" and sentence and sentence.directory:
+            return Path(sentence.directory)
+        return Path(self.config.run) / name
+
+    @property
+    def teacher(self) -> str:
+        """Directory or hub id of the teacher; empty for pretraining."""
+        if self.config.teacher.config:
+            return str(self.teacher_line().folder("04-student"))
+        return self.config.teacher.path
+
+    def teacher_line(self) -> "Line":
+        """Return the line that makes the teacher."""
+        return Line(load_config(Path(self.config.teacher.config)), self.force)
+
+
+def fingerprint_source(source: str) -> str:
+    """Identify a model: a folder by its files, a hub id by its name."""
+    folder = Path(source)
+    if not source or not folder.is_dir():
+        return source
+    if (folder / "stage.json").is_file():
+        return fingerprint_stage(folder)
+    return fingerprint_files(str(p) for p in sorted(folder.iterdir()) if p.is_file())

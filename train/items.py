@@ -1,0 +1,196 @@
+"""What the sentence stage reads: tokenised texts and the vectors they should get, on disk."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from tqdm import tqdm
+
+from rubert_lite.errors import InputError
+
+from .corpus import is_valid, text_hash
+from .noise import add_typos
+from .pairs import read_lines
+from .vectors import VectorCache
+
+_CHUNK = 8192  # pairs worked on together
+_SAMPLE = 100_000  # vectors that decide the rotation
+SPLITS = ("train", "valid")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which texts the student reads besides its own side of each pair."""
+
+    max_length: int = 256  # pieces
+    noise_share: float = 0.0  # of the texts, once more with typing errors
+    teacher_text_share: float = 0.0  # of the pairs, the teacher's side, too
+    valid_share: float = 0.003  # by hash of the student's text
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class SentenceBatch:
+    """Padded texts and the vectors they should get."""
+
+    ids: Tensor  # [B, L] int64
+    mask: Tensor  # [B, L] bool
+    targets: Tensor  # [B, D] float32
+    groups: Tensor  # [B] number of the pair
+
+    def to(self, device: torch.device) -> "SentenceBatch":
+        """Move all tensors to a device."""
+        return SentenceBatch(
+            *(t.to(device) for t in (self.ids, self.mask, self.targets, self.groups))
+        )
+
+
+@dataclass(frozen=True)
+class Items:
+    """The texts of one split."""
+
+    ids: NDArray[Any]
+    starts: NDArray[np.int64]  # [items + 1]
+    pairs: NDArray[np.int64]  # [items]
+    targets: NDArray[np.float16]  # [pairs, D]
+    pad_id: int
+
+    @classmethod
+    def open(cls, folder: Path, split: str, *, pad_id: int) -> "Items":
+        """Open what `write_items` wrote."""
+        return cls(
+            np.load(folder / f"{split}.ids.npy", mmap_mode="r"),
+            np.load(folder / f"{split}.starts.npy"),
+            np.load(folder / f"{split}.pairs.npy"),
+            np.load(folder / "targets.npy", mmap_mode="r"),
+            pad_id,
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Pieces of each item."""
+        return np.diff(self.starts).astype(np.int32)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.pairs)
+
+    def batch(self, indices: Sequence[int]) -> SentenceBatch:
+        """Collect items into a padded batch."""
+        texts = [self.ids[self.starts[i] : self.starts[i + 1]] for i in indices]
+        width = max(map(len, texts))
+        ids = np.full((len(texts), width), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(texts), width), dtype=bool)
+        for row, values in enumerate(texts):
+            ids[row, : len(values)], mask[row, : len(values)] = values, True
+        pairs = self.pairs[np.asarray(indices)]
+        targets = np.asarray(self.targets[pairs], dtype=np.float32)
+        return SentenceBatch(*map(torch.from_numpy, (ids, mask, targets, pairs)))
+
+
+def principal_rotation(vectors: NDArray[Any], width: int) -> NDArray[np.float32]:
+    """Return an orthonormal [D, width] that keeps most of the vectors [n, D], largest parts first.
+
+    Eigenvectors of their uncentred second moment: cosines of the rotated vectors are those of the
+    vectors, up to what is cut, and no other prefix of that width keeps more of their squared
+    length (Eckart-Young). Past D the columns are 0.
+    """
+    wide = np.asarray(vectors, dtype=np.float64)
+    _, axes = np.linalg.eigh(wide.T @ wide)
+    rotation = np.zeros((wide.shape[1], width), dtype=np.float32)
+    kept = axes[:, ::-1][:, :width]
+    rotation[:, : kept.shape[1]] = kept
+    return rotation
+
+
+def write_items(
+    pairs: Path,
+    cache: VectorCache,
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    reading: Reading,
+    width: int | None,
+) -> None:
+    """Tokenise the texts of a vectors stage and write them with their targets.
+
+    `width` cuts the rotated targets and writes `out/rotation.npy` [teacher's width, width]; None
+    keeps the teacher's vectors as they are. Memory does not grow with the pairs.
+    """
+    rows = np.load(pairs / "rows.npy")
+    if len(cache) <= rows.max(initial=-1) or rows.min(initial=0) < 0:
+        raise InputError(f"{cache.folder}: lacks vectors of {pairs}: run `train vectors --force`")
+    rotation = None
+    if width is not None:
+        chance = np.random.default_rng(reading.seed)
+        sample = chance.choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
+        rotation = principal_rotation(cache.vectors(np.sort(sample)), width)
+        np.save(out / "rotation.npy", rotation)
+    shape = (len(rows), width or cache.width)
+    targets = np.lib.format.open_memmap(
+        out / "targets.npy", mode="w+", dtype=np.float16, shape=shape
+    )
+    tokenizer.enable_truncation(reading.max_length)
+    tokenizer.no_padding()
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32
+    writers = {s: _Writer(out, s, dtype) for s in SPLITS}
+    chance_of = random.Random(reading.seed)
+    texts = zip(read_lines(pairs / "teacher.txt"), read_lines(pairs / "student.txt"), strict=True)
+    bar = tqdm(total=len(rows), desc="tokenise", unit="pair", disable=None)
+    start = 0
+    while chunk := list(islice(texts, _CHUNK)):
+        vectors = cache.vectors(rows[start : start + len(chunk)])
+        targets[start : start + len(chunk)] = (
+            vectors if rotation is None else vectors.astype(np.float32) @ rotation
+        )
+        chosen: list[tuple[str, str, int]] = []
+        for number, (teacher, student) in enumerate(chunk, start):
+            valid = is_valid(text_hash(student), reading.valid_share)
+            chosen.append(("valid" if valid else "train", student, number))
+            if valid:
+                continue
+            if chance_of.random() < reading.noise_share:
+                chosen.append(("train", add_typos(student, chance_of), number))
+            if teacher != student and chance_of.random() < reading.teacher_text_share:
+                chosen.append(("train", teacher, number))
+        encoded = tokenizer.encode_batch([text for _, text, _ in chosen])
+        for (split, _, number), pieces in zip(chosen, encoded, strict=True):
+            writers[split].add(pieces.ids, number)
+        start += len(chunk)
+        bar.update(len(chunk))
+    bar.close()
+    targets.flush()
+    for writer in writers.values():
+        writer.close()
+
+
+class _Writer:
+    """Appends items to a raw file, then gives it the header of an array."""
+
+    def __init__(self, out: Path, split: str, dtype: Any) -> None:
+        self.out, self.split, self.dtype = out, split, dtype
+        self.raw = out / f"{split}.raw"
+        self.file: IO[bytes] = self.raw.open("wb")
+        self.lengths: list[int] = []
+        self.pairs: list[int] = []
+
+    def add(self, ids: Sequence[int], pair: int) -> None:
+        self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())
+        self.lengths.append(len(ids))
+        self.pairs.append(pair)
+
+    def close(self) -> None:
+        self.file.close()
+        starts = np.cumsum([0, *self.lengths])
+        np.save(self.out / f"{self.split}.starts.npy", starts)
+        np.save(self.out / f"{self.split}.pairs.npy", np.asarray(self.pairs, dtype=np.int64))
+        np.save(self.out / f"{self.split}.ids.npy", np.fromfile(self.raw, dtype=self.dtype))
+        self.raw.unlink()

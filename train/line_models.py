@@ -1,0 +1,222 @@
+"""The stages of the line that train: distil, sentence, finetune."""
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from .batches import Texts
+from .checkpoint import write_checkpoint
+from .cooccurrence import count_pairs, ppmi_rows
+from .distil import distil
+from .finetune import Keys, Tuning, finetune, read_labelled
+from .folders import Line, fingerprint_source
+from .initialise import initialise
+from .items import Items, Reading, write_items
+from .line_vectors import open_cache
+from .links import link, link_vocabularies
+from .loop import Schedule
+from .provenance import add_sentence_stage, provenance
+from .recipe import Pair, Recipe
+from .report import plot_run
+from .sentence import Language, Sentences, distil_sentences
+from .shards import iter_shards
+from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
+from .student import Shape, build, freeze, hidden_size, load_masked_lm, output_rows
+
+# Standard deviation of such rows: large against a step of Adam, so that they are not washed out.
+_COOCCURRENCE_SCALE = 0.1
+
+
+def train_student(line: Line) -> None:
+    """Run the distillation stage (or pretraining, without a teacher)."""
+    c = line.config
+    stage = Stage(
+        line.folder("04-student"),
+        {"student": c.student.model_dump(), "distil": c.distil.model_dump()},
+        {
+            "shards": fingerprint_stage(line.folder("03-shards")),
+            "teacher": fingerprint_source(line.teacher),
+        },
+        resumable=True,
+    )
+
+    def work(out: Path) -> None:
+        folder = line.folder("02-vocabulary")
+        teacher = _load_teacher(line)
+        student = _start(line, teacher)
+        result = distil(
+            _join(line, student, teacher),
+            Texts.open(line.folder("03-shards"), "train"),
+            Texts.open(line.folder("03-shards"), "valid"),
+            recipe=Recipe(**_part(c.distil.model_dump(), Recipe)),
+            schedule=Schedule(**_part(c.distil.model_dump(), Schedule)),
+            out=out,
+        )
+        write_checkpoint(out, student, folder, provenance=provenance(line, result, student))
+        plot_run(out / "metrics.jsonl", out / "loss.png")
+        shutil.rmtree(out / "state")
+
+    run_stage(stage, work, force=line.force)
+
+
+def _load_teacher(line: Line) -> torch.nn.Module | None:
+    if not line.teacher:
+        return None
+    revision = line.config.teacher.revision or None
+    return freeze(load_masked_lm(line.teacher, revision=revision))
+
+
+def _vocabularies(line: Line) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
+    """Read the teacher's tokenizer, the student's, and the teacher id of each student piece."""
+    folder = line.folder("02-vocabulary")
+    base, own, note = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("base-tokenizer.json", "tokenizer.json", "vocabulary.json")
+    )
+    return base, own, note["teacher_ids"]
+
+
+def _start(line: Line, teacher: torch.nn.Module | None) -> torch.nn.Module:
+    """Build a student and give it its first weights."""
+    c = line.config
+    base, own, kept = _vocabularies(line)
+    settings = c.student.model_dump(exclude={"initial_rows", "initial_layers", "cut"})
+    torch.manual_seed(c.distil.seed)
+    student = build(Shape(vocab_size=len(kept), **settings))
+    initial = c.student.initial_rows
+    if teacher is not None:
+        initialise(
+            student,
+            teacher,
+            link(base, own, kept),
+            rows="random" if initial == "cooccurrence" else initial,
+            layers=c.student.initial_layers,
+            cut=c.student.cut,
+        )
+    if initial == "cooccurrence":
+        _fill_from_cooccurrence(student, line.folder("03-shards"))
+    return student
+
+
+def _join(line: Line, student: torch.nn.Module, teacher: torch.nn.Module | None) -> Pair:
+    """Put models and vocabularies together."""
+    base, own, kept = _vocabularies(line)
+    counts = None
+    if line.config.distil.mask_exponent:
+        counts = _piece_counts(line.folder("03-shards"), len(kept))
+    links = link(base, own, kept)
+    return Pair(student, teacher, link_vocabularies(base, own, kept, links, counts))
+
+
+def _fill_from_cooccurrence(student: torch.nn.Module, folder: Path) -> None:
+    rows = output_rows(student)[1]
+    shards = list(iter_shards(folder, "train"))
+    size, width = rows.shape
+    pairs = count_pairs((s.student for s in shards), size, total=len(shards))
+    with torch.no_grad():
+        rows.copy_(ppmi_rows(*pairs, size, width) * _COOCCURRENCE_SCALE)
+
+
+def _part(values: dict[str, Any], kind: Any) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
+
+
+def _piece_counts(folder: Path, size: int) -> torch.Tensor:
+    counts = np.zeros(size, dtype=np.int64)
+    for shard in iter_shards(folder, "train"):
+        counts += np.bincount(shard.student.ids, minlength=size)
+    return torch.from_numpy(counts).float()
+
+
+def train_sentence(line: Line) -> None:
+    """Run the sentence stage, if the configuration has one."""
+    c = line.config.sentence
+    if c is None:
+        return
+    inputs = {
+        name: fingerprint_stage(line.folder(folder))
+        for name, folder in (("vectors", "05-vectors"), ("student", "04-student"))
+    }
+    settings = c.model_dump(exclude={"teacher", "sources", "exclude", "directory", "cache"})
+    language = line.config.distil.model_dump() if c.language else {}
+    stage = Stage(
+        line.folder("05-sentence"), settings | {"distil": language}, inputs, resumable=True
+    )
+
+    def work(out: Path) -> None:
+        source = line.folder("04-student")
+        student = load_masked_lm(source)
+        tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+        data = out / "data"
+        if not (data / "done").exists():
+            data.mkdir(exist_ok=True)
+            write_items(
+                line.folder("05-vectors"),
+                open_cache(c),
+                tokenizer,
+                data,
+                reading=Reading(**_part(c.model_dump(), Reading)),
+                width=hidden_size(student) if c.projection == "rotation" else None,
+            )
+            (data / "done").touch()
+        pad_id = tokenizer.token_to_id("[PAD]")
+        shards = line.folder("03-shards")
+        plain = Language(
+            Texts.open(shards, "train"),
+            Texts.open(shards, "valid"),
+            Recipe(**_part(line.config.distil.model_dump(), Recipe)),
+        )
+        values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
+        result = distil_sentences(
+            _join(line, student, _load_teacher(line) if c.language else None),
+            Items.open(data, "train", pad_id=pad_id),
+            Items.open(data, "valid", pad_id=pad_id),
+            plain if c.language else None,
+            sentences=Sentences(**_part(values, Sentences)),
+            schedule=Schedule(**_part(values, Schedule)),
+            out=out,
+        )
+        training = json.loads((source / "training.json").read_text(encoding="utf-8"))
+        add_sentence_stage(line, training, result)
+        write_checkpoint(out, student, source, provenance=training)
+        plot_run(out / "metrics.jsonl", out / "loss.png")
+        if c.projection == "rotation":
+            (data / "rotation.npy").rename(out / "rotation.npy")
+        shutil.rmtree(data)
+        shutil.rmtree(out / "state")
+
+    run_stage(stage, work, force=line.force)
+
+
+def finetune_head(line: Line) -> None:
+    """Run the finetune stage, if the configuration has one."""
+    c = line.config.finetune
+    if c is None:
+        return
+    source = line.folder("05-sentence" if line.config.sentence else "04-student")
+    stage = Stage(
+        line.folder(f"06-{c.name}"),
+        c.model_dump(),
+        {"student": fingerprint_stage(source), "data": fingerprint_files([c.train, c.dev])},
+    )
+
+    def work(out: Path) -> None:
+        keys = Keys(c.text, c.pair, c.label)
+        data = read_labelled(Path(c.train), Path(c.dev), keys=keys, names=c.labels)
+        tuning = Tuning(c.freeze_encoder, c.epochs, c.learning_rate, c.batch_size, c.seed)
+        scores = finetune(source, data, tuning=tuning, out=out)
+        training = json.loads((out / "training.json").read_text(encoding="utf-8"))
+        training["corpora"].append(
+            {"name": c.name, "license": c.license, "texts": len(data.train), "use": "labels"}
+        )
+        training["metrics"] = {**training["metrics"], c.name: scores}
+        text = json.dumps(training, ensure_ascii=False, indent=1)
+        (out / "training.json").write_text(text + "\n", encoding="utf-8")
+
+    run_stage(stage, work, force=line.force)

@@ -1,0 +1,119 @@
+"""The stages of the line that work on text: corpus, vocabulary, shards."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by_id
+
+from .corpus import Cleaning, Source, build_corpus, expand
+from .folders import Line, fingerprint_source
+from .shards import build_shards
+from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
+from .student import load_masked_lm, output_rows
+from .vocabulary import (
+    corpus_texts,
+    count_pieces,
+    lowercased,
+    map_dropped,
+    measure_coverage,
+    prune,
+    read_tokenizer,
+    train_wordpiece,
+    write_vocabulary,
+)
+
+_REPORT_TEXTS = 20_000
+
+
+def corpus(line: Line) -> None:
+    """Run the corpus stage."""
+    c = line.config.corpus
+    sources = [Source(s.name, tuple(s.files), s.license, s.field) for s in c.sources]
+    cleaning = Cleaning(c.min_chars, c.max_chars, c.valid_share, c.max_broken_share, c.buckets)
+    held_out = expand(c.exclude, "corpus.exclude")
+    inputs = {s.name: fingerprint_files(expand(s.files, s.name)) for s in sources}
+    stage = Stage(
+        line.folder("01-corpus"),
+        c.model_dump(exclude={"directory"}),
+        {**inputs, "corpus.exclude": fingerprint_files(held_out)},
+    )
+
+    def work(out: Path) -> None:
+        build_corpus(sources, out, cleaning=cleaning, exclude=held_out)
+
+    run_stage(stage, work, force=line.force)
+
+
+def vocabulary(line: Line) -> None:
+    """Run the vocabulary stage."""
+    v = line.config.vocabulary
+    source = v.tokenizer or line.teacher
+    stage = Stage(
+        line.folder("02-vocabulary"),
+        v.model_dump(),
+        {
+            "corpus": fingerprint_stage(line.folder("01-corpus")),
+            "teacher": fingerprint_source(source),
+        },
+    )
+
+    def work(out: Path) -> None:
+        texts = line.folder("01-corpus")
+        base = read_tokenizer(source) if source else bert_tokenizer_spec(SPECIAL_PIECES)
+        counts, chars = count_pieces(base, corpus_texts(texts))
+        sizes = [*v.report_sizes, v.size] if v.method == "prune" else []
+        pruned = {size: prune(base, counts, size) for size in sizes}
+        if v.method == "prune":
+            spec, kept = pruned[v.size]
+        elif v.method == "map":
+            rows = output_rows(load_masked_lm(line.teacher))[1].detach().float().numpy()
+            spec, kept = map_dropped(base, counts, v.size, rows)
+        elif v.method == "train":
+            like = lowercased(base) if v.lowercase else base
+            spec = train_wordpiece(
+                like, corpus_texts(texts), chars, v.size, min_char_count=v.min_char_count
+            )
+            known = base["model"]["vocab"]
+            kept = [known.get(p, -1) for p in pieces_by_id(spec)]
+        else:
+            spec, kept = base, list(range(len(base["model"]["vocab"])))
+        sample = list(corpus_texts(texts, "valid"))[:_REPORT_TEXTS]
+        reference = base if len(base["model"]["vocab"]) > len(SPECIAL_PIECES) else spec
+        ladder = [*(p[0] for s, p in pruned.items() if s != v.size), spec, reference]
+        coverage = [measure_coverage(reference, s, sample) for s in ladder]
+        write_vocabulary(out, spec, method=v.method, kept=kept, coverage=coverage)
+        np.save(out / "base-counts.npy", counts)
+        (out / "base-tokenizer.json").write_text(json.dumps(reference, ensure_ascii=False))
+
+    run_stage(stage, work, force=line.force)
+
+
+def shards(line: Line) -> None:
+    """Run the shards stage."""
+    s = line.config.shards
+    folders = {
+        n: line.folder(f) for n, f in (("corpus", "01-corpus"), ("vocabulary", "02-vocabulary"))
+    }
+    stage = Stage(
+        line.folder("03-shards"),
+        s.model_dump(exclude={"processes"})
+        | {"strings": line.config.distil.alignment == "match-string"},
+        {name: fingerprint_stage(folder) for name, folder in folders.items()},
+    )
+
+    def work(out: Path) -> None:
+        student = folders["vocabulary"] / "tokenizer.json"
+        teacher = folders["vocabulary"] / "base-tokenizer.json" if line.teacher else student
+        build_shards(
+            folders["corpus"],
+            out,
+            teacher=teacher,
+            student=student,
+            max_length=s.max_length,
+            processes=s.processes,
+            strings=line.config.distil.alignment == "match-string",
+        )
+
+    run_stage(stage, work, force=line.force)

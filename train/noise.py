@@ -1,0 +1,37 @@
+"""Typing errors, for training against them and for measuring what they cost."""
+
+import random
+
+_NEIGHBOURS = {  # on the Russian keyboard
+    letter: row[max(i - 1, 0) : i] + row[i + 1 : i + 2]
+    for row in ("йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю")
+    for i, letter in enumerate(row)
+}
+_LEAST_WORD = 4  # letters: shorter words become other words
+
+
+def add_typos(text: str, chance: random.Random, *, share: float = 0.15) -> str:
+    """Put one error into each word of four letters or more with this probability.
+
+    Errors: two letters swapped, one left out, doubled, or replaced by a neighbour on the keyboard.
+    The first letter stays. A ё of a hit word is first written as е.
+    """
+    words = text.split(" ")
+    for place, word in enumerate(words):
+        if len(word) < _LEAST_WORD or not word.isalpha() or chance.random() >= share:
+            continue
+        words[place] = _spoil(word.replace("ё", "е").replace("Ё", "Е"), chance)
+    return " ".join(words)
+
+
+def _spoil(word: str, chance: random.Random) -> str:
+    i = chance.randrange(1, len(word) - 1)
+    kind = chance.randrange(4)
+    if kind == 0:
+        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+    if kind == 1:
+        return word[:i] + word[i + 1 :]
+    if kind == 2:
+        return word[:i] + word[i] + word[i:]
+    near = _NEIGHBOURS.get(word[i].lower(), word[i])
+    return word[:i] + chance.choice(near) + word[i + 1 :]

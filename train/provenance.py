@@ -1,0 +1,49 @@
+"""What is said of a checkpoint: who taught it, on what text, by which settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .folders import Line
+from .stage import library_versions
+from .student import count_parameters
+
+
+def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) -> dict[str, Any]:
+    """Describe a masked language model: what training.json holds."""
+    reports = json.loads((line.folder("01-corpus") / "corpus.json").read_text(encoding="utf-8"))
+    teacher = "none (pretrained as a masked language model)"
+    if line.config.teacher.config:
+        teacher = f"in-house masked language model of {Path(line.config.teacher.config).name}"
+    elif line.teacher:
+        teacher = line.teacher if not Path(line.teacher).is_dir() else Path(line.teacher).name
+    return {
+        "teacher": teacher,
+        "license": line.config.license,
+        "corpora": [
+            {"name": r["name"], "license": r["license"], "texts": r["kept"]} for r in reports
+        ],
+        "config": line.config.model_dump(include={"vocabulary", "shards", "student", "distil"}),
+        "versions": library_versions(),
+        "seed": line.config.distil.seed,
+        "sentence_stage": False,
+        "parameters": count_parameters(student),
+        "metrics": metrics,
+    }
+
+
+def add_sentence_stage(line: Line, training: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Add to the description of a student what its sentence stage was."""
+    config = line.config.sentence
+    assert config is not None
+    text = (line.folder("05-vectors") / "pairs.json").read_text(encoding="utf-8")
+    training["corpora"] += [
+        {"name": r["name"], "license": r["license"], "texts": r["kept"], "use": "pairs"}
+        for r in json.loads(text)
+    ]
+    training["config"]["sentence"] = config.model_dump()
+    training["sentence_stage"] = True
+    training["sentence_teacher"] = Path(config.teacher).name
+    training["metrics"] = {**training["metrics"], "sentence": metrics}

@@ -1,0 +1,132 @@
+"""Turn results.json into the README's tables and the picture of quality, size and speed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rubert_lite.errors import InputError
+
+Results = Mapping[str, Mapping[str, Any]]
+
+# Cell of results.json -> (heading, the measure in it); the mean of these is a system's mean.
+COLUMNS = {
+    "paraphrase": ("paraphrase ρ", "spearman"),
+    "sentiment": ("sentiment F1", "linear"),
+    "toxicity": ("toxicity AUC", "linear"),
+    "reviews": ("reviews acc", "linear"),
+    "ads": ("ads acc", "linear"),
+    "entailment": ("entailment acc", "linear"),
+    "word sense": ("word sense acc", "linear"),
+    "ru-en": ("ru→en R@1", "recall@1"),
+    "paraphrase retrieval": ("paraphrase R@1", "recall@1"),
+}
+
+
+def mean_score(found: Mapping[str, Any]) -> float | None:
+    """Average a system's measures of COLUMNS; None while one is missing."""
+    values = [found.get(cell, {}).get(key) for cell, (_, key) in COLUMNS.items()]
+    return None if None in values else sum(values) / len(values)
+
+
+def main_table(results: Results, systems: Sequence[str]) -> list[str]:
+    """Write a Markdown table of the measures, one system a row."""
+    names = [heading for heading, _ in COLUMNS.values()]
+    rows = [_row(["", "MB", "width", "ms", *names, "mean"]), _rule(len(names) + 5)]
+    for system in systems:
+        found = _of(results, system)
+        facts = {**found.get("properties", {}), **found.get("speed", {})}
+        cells = [found.get(cell, {}).get(key) for cell, (_, key) in COLUMNS.items()]
+        rows.append(
+            _row(
+                [
+                    system,
+                    _number(facts.get("mb"), 1),
+                    _number(facts.get("width"), 0),
+                    _number(facts.get("ms"), 2),
+                    *(_number(value, 3) for value in cells),
+                    _number(mean_score(found), 3),
+                ]
+            )
+        )
+    return rows
+
+
+def neighbour_table(results: Results, systems: Sequence[str]) -> list[str]:
+    """Write a Markdown table of the 3-NN measures and of recall@10."""
+    cells = {c: h for c, (h, key) in COLUMNS.items() if key == "linear"}
+    far = {c: h.replace("R@1", "R@10") for c, (h, key) in COLUMNS.items() if key == "recall@1"}
+    rows = [_row(["3-NN", *cells.values(), *far.values()]), _rule(len(cells) + len(far) + 1)]
+    for system in systems:
+        found = _of(results, system)
+        values = [found.get(c, {}).get("knn") for c in cells]
+        values += [found.get(c, {}).get("recall@10") for c in far]
+        rows.append(_row([system, *(_number(v, 3) for v in values)]))
+    return rows
+
+
+def detail_table(results: Results, systems: Sequence[str], cell: str, kind: str) -> list[str]:
+    """Write recall@1 by length of the query, or with changed queries, one system a row."""
+    names = list(dict.fromkeys(n for s in systems for n in _of(results, s)[cell].get(kind, {})))
+    rows = [_row([kind, *names]), _rule(len(names) + 1)]
+    for system in systems:
+        found = _of(results, system)[cell].get(kind, {})
+        values = [found.get(n, {}).get("recall@1") for n in names]
+        rows.append(_row([system, *(_number(v, 3) for v in values)]))
+    return rows
+
+
+def _of(results: Results, system: str) -> Mapping[str, Any]:
+    if system not in results:
+        raise InputError(f"results.json has no system {system!r}: it has {', '.join(results)}")
+    return results[system]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rule(count: int) -> str:
+    return "|" + " --- |" * count
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def insert(path: Path, name: str, lines: Sequence[str]) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file."""
+    text = path.read_text(encoding="utf-8")
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if start not in text or end not in text:
+        raise InputError(f"{path}: no lines {start.strip()} and {end}: where the table goes")
+    before, rest = text.split(start, 1)
+    after = rest.split(end, 1)[1]
+    path.write_text(before + start + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
+
+
+def plot_plane(results: Results, systems: Sequence[str], out: Path) -> None:
+    """Draw mean score against time a text, with areas as megabytes, into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for system in systems:
+        found = _of(results, system)
+        score, ms = mean_score(found), found.get("speed", {}).get("ms")
+        if score is None or ms is None:
+            continue
+        megabytes = found["properties"].get("mb", 1.0)
+        axes.scatter(ms, score, s=40 * megabytes, alpha=0.5, edgecolors="black", linewidths=0.5)
+        label = f"{system} ({megabytes:.1f} MB)"
+        axes.annotate(label, (ms, score), xytext=(7, 5), textcoords="offset points", fontsize=8)
+    axes.set(
+        xlabel="milliseconds a text, one thread",
+        ylabel="mean score",
+        title="Quality, speed and size (area: megabytes)",
+    )
+    axes.margins(0.18)
+    axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,80 @@
+"""Configurations: TOML, checked as a whole before anything runs."""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rubert_lite.errors import ConfigError
+
+T = TypeVar("T", bound="Section")
+
+
+class Section(BaseModel):
+    """A table of a configuration: unknown keys are errors, types are exact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def load_section(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read a TOML file, apply `section.key=value` overrides (TOML values), and check everything.
+
+    Raises ConfigError with all problems; an unknown key comes with the nearest known one.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{path}: is a folder, expected a TOML file"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not TOML: {error}"]) from None
+    for override in overrides:
+        _override(data, override)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([_explain(e, kind) for e in error.errors()]) from None
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError([f"--set {override}: expected section.key=value"])
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    *sections, last = key.strip().split(".")
+    place = data
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError([f"--set {override}: {section} is not a section"])
+    place[last] = parsed
+
+
+def _explain(error: Any, kind: type[BaseModel]) -> str:
+    place = [str(p) for p in error["loc"]]
+    name = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place[-1], _known_keys(place[:-1], kind), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{name}: unknown key{hint}"
+    if error["type"] == "missing":
+        return f"{name}: missing"
+    return f"{name} = {error['input']!r}: {error['msg'].lower()}"
+
+
+def _known_keys(place: Sequence[str], kind: type[BaseModel]) -> list[str]:
+    model: Any = kind
+    for part in place:
+        if part.isdigit():
+            continue
+        field = model.model_fields[part]
+        choices = (field.annotation, *getattr(field.annotation, "__args__", ()))
+        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

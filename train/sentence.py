@@ -1,0 +1,201 @@
+"""Distil the vectors of a sentence encoder into a student, in one language or across two."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .batches import Batch, Texts, plan, plan_epoch
+from .hidden import hidden_cosine
+from .items import Items, SentenceBatch
+from .loop import Job, Losses, Schedule, accelerator_of, run_job
+from .objective import batch_losses, total
+from .recipe import Heads, Pair, Recipe
+from .sentence_losses import ranking, similarity_kl
+from .student import hidden_size, mean_pooled
+from .validate import validate
+
+_VALID_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The choices of a sentence stage; weights of 0 leave a loss out."""
+
+    regression: float = 1.0  # 1 - cosine with the target
+    contrastive: float = 0.0
+    similarity: float = 0.0
+    temperature: float = 0.05  # of contrastive and similarity
+    prefixes: tuple[int, ...] = (64, 128)  # besides the whole vector
+    # rotation: the student's own vector is compared with the rotated and cut teacher's; linear: a
+    # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539) and is thrown away.
+    projection: Literal["rotation", "linear"] = "rotation"
+    language: float = 0.0  # weight of the losses on plain text
+    language_tokens: int = 2048
+
+
+@dataclass(frozen=True)
+class Language:
+    """Plain text that keeps the student a language model, and how it is read."""
+
+    texts: Texts
+    valid: Texts | None
+    recipe: Recipe
+
+
+def distil_sentences(
+    pair: Pair,
+    items: Items,
+    valid: Items,
+    language: Language | None,
+    *,
+    sentences: Sentences,
+    schedule: Schedule,
+    out: Path,
+) -> dict[str, float]:
+    """Train `pair.student` in place; return the last validation. See `run_job` for the files.
+
+    `pair.teacher`, if any, is the masked language model of the language losses: the sentence
+    teacher is in the targets of `items`.
+    """
+    accelerator = accelerator_of(schedule)
+    device = accelerator.device
+    pair = pair.to(device)
+    modules: dict[str, nn.Module] = {"student": pair.student}
+    projector = None
+    if sentences.projection == "linear":
+        torch.manual_seed(schedule.seed)
+        width = hidden_size(pair.student)
+        projector = nn.Linear(width, items.targets.shape[1], bias=False).to(device)
+        modules["projector"] = projector
+
+    def losses(item: tuple[SentenceBatch, Batch | None], generator: torch.Generator) -> Losses:
+        batch, plain = item[0].to(device), item[1]
+        pooled = mean_pooled(pair.student, batch.ids, batch.mask)
+        parts = sentence_losses(pooled, batch, projector, sentences=sentences)
+        value = torch.stack([parts[n] * getattr(sentences, n) for n in parts]).sum()
+        pieces = int(batch.mask.sum())
+        if plain is not None and language is not None:
+            plain = plain.to(device)
+            spoken = batch_losses(
+                plain, pair, Heads(None), recipe=language.recipe, generator=generator
+            )
+            value = value + sentences.language * total(spoken, language.recipe)
+            parts |= spoken
+            pieces += int(plain.student_mask.sum())
+        return Losses(parts, value, pieces)
+
+    def judge() -> dict[str, float]:
+        scores = validate_sentences(pair.student, valid, projector, sentences=sentences)
+        if language is not None and language.valid is not None:
+            scores |= validate(language.valid, pair)
+        return scores
+
+    job = Job(
+        "sentence",
+        modules,
+        lambda skip: _draw(items, language, sentences, schedule, accelerator, skip=skip),
+        losses,
+        judge if len(valid) else None,
+    )
+    return run_job(job, accelerator, schedule=schedule, out=out)
+
+
+def sentence_losses(
+    pooled: Tensor, batch: SentenceBatch, projector: nn.Linear | None, *, sentences: Sentences
+) -> dict[str, Tensor]:
+    """Return the unweighted losses of pooled vectors [B, D]: means over the prefixes and all."""
+    widths = (*sentences.prefixes, pooled.shape[1])
+    found: dict[str, list[Tensor]] = {}
+    for width in widths:
+        targets, vectors = _comparable(pooled, batch.targets, width, projector)
+        if sentences.regression:
+            found.setdefault("regression", []).append(hidden_cosine(targets, vectors))
+        if sentences.contrastive:
+            loss = ranking(targets, vectors, batch.groups, temperature=sentences.temperature)
+            found.setdefault("contrastive", []).append(loss)
+        if sentences.similarity:
+            loss = similarity_kl(
+                batch.targets, vectors, batch.groups, temperature=sentences.temperature
+            )
+            found.setdefault("similarity", []).append(loss)
+    return {name: torch.stack(values).mean() for name, values in found.items()}
+
+
+def _comparable(
+    pooled: Tensor, targets: Tensor, width: int, projector: nn.Linear | None
+) -> tuple[Tensor, Tensor]:
+    """Bring the first dimensions of the student and the targets to one width."""
+    if projector is None:
+        return targets[:, :width], pooled[:, :width]
+    return targets, F.linear(pooled[:, :width], projector.weight[:, :width].to(pooled.dtype))
+
+
+def _draw(
+    items: Items,
+    language: Language | None,
+    sentences: Sentences,
+    schedule: Schedule,
+    accelerator: Accelerator,
+    *,
+    skip: int,
+) -> Iterator[tuple[SentenceBatch, Batch | None]]:
+    """Deal the planned batches out to the processes in turn, each with one of plain text."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    first = skip * world
+    planned = plan(items.lengths, tokens=schedule.tokens_per_batch, seed=schedule.seed, skip=first)
+    spoken: Iterator[NDArray[np.int64]] | None = None
+    if language is not None:
+        spoken = plan(
+            language.texts.lengths,
+            tokens=sentences.language_tokens,
+            seed=schedule.seed,
+            skip=first,
+        )
+    for number, indices in enumerate(planned):
+        plain = next(spoken) if spoken is not None else None
+        if number % world == rank:
+            text = None
+            if language is not None and plain is not None:
+                text = language.texts.batch(plain.tolist())
+            yield items.batch(indices.tolist()), text
+
+
+@torch.no_grad()
+def validate_sentences(
+    student: nn.Module, valid: Items, projector: nn.Linear | None, *, sentences: Sentences
+) -> dict[str, float]:
+    """Measure held-out pairs: mean cosine with the target, and recall@1 of it among all targets.
+
+    cosine, recall: whole vectors; cosine_64 and so on: their first dimensions alone.
+    """
+    student.eval()
+    device = next(student.parameters()).device
+    batches = plan_epoch(valid.lengths, tokens=_VALID_TOKENS, seed=0, epoch=0)
+    pooled, targets = [], []
+    for indices in batches:
+        batch = valid.batch(indices.tolist()).to(device)
+        pooled.append(mean_pooled(student, batch.ids, batch.mask).float())
+        targets.append(batch.targets)
+    vectors, wanted = torch.cat(pooled), torch.cat(targets)
+    scores: dict[str, float] = {}
+    for width in (*sentences.prefixes, vectors.shape[1]):
+        shown, given = _comparable(vectors, wanted, width, projector)
+        shown, given = F.normalize(shown.float(), dim=1), F.normalize(given.float(), dim=1)
+        suffix = "" if width == vectors.shape[1] else f"_{width}"
+        scores[f"cosine{suffix}"] = float((shown * given).sum(1).mean())
+        scores[f"recall{suffix}"] = _recall(given, shown)
+    return {name: round(value, 5) for name, value in scores.items()}
+
+
+def _recall(queries: Tensor, documents: Tensor) -> float:
+    hits: Sequence[Tensor] = [(rows @ documents.T).argmax(1) for rows in torch.split(queries, 1024)]
+    places = torch.arange(len(queries), device=queries.device)
+    return float((torch.cat(list(hits)) == places).float().mean())

@@ -1,0 +1,152 @@
+"""Vectors of a sentence teacher, computed once and kept on disk.
+
+A cache folder belongs to one teacher. It holds parts of up to 16,384 vectors in float16 and the
+hashes of their texts; a part is written whole, so a run that was killed goes on after the last one.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import rubert_lite
+from rubert_lite.errors import InputError
+
+from .corpus import text_hash
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+
+_PART = 16_384
+_VECTORS, _KEYS = ".vectors.npy", ".keys.npy"
+
+
+def open_encoder(source: str, *, revision: str = "") -> Encode:
+    """Return a function from texts to unit vectors [texts, width] of a sentence encoder.
+
+    `source` is a directory of sentence-transformers or its hub id, or a package of rubert_lite
+    (faster on a CPU). Raises InputError when it cannot be loaded.
+    """
+    if (Path(source) / "manifest.json").is_file():
+        return rubert_lite.load(source).encode
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            source,
+            revision=revision or None,
+            trust_remote_code=False,
+            # The fused kernel is slow for short texts on a CPU, see student.py.
+            model_kwargs={} if torch.cuda.is_available() else {"attn_implementation": "eager"},
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{source}: cannot be loaded as a sentence encoder (directory, hub id or package):"
+            f" {error}"
+        ) from error
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = model.encode(
+            list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
+        )
+        return vectors
+
+    return encode
+
+
+class VectorCache:
+    """The vectors of one teacher by the hash of their text."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder, or begin one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._read()
+
+    def _read(self) -> None:
+        # A part counts once its keys are there: they are written last.
+        names = [p.name.removesuffix(_KEYS) for p in sorted(self.folder.glob(f"*{_KEYS}"))]
+        self._parts = [np.load(self.folder / f"{n}{_VECTORS}", mmap_mode="r") for n in names]
+        keys = [np.load(self.folder / f"{n}{_KEYS}") for n in names]
+        joined = np.concatenate(keys) if keys else np.empty(0, dtype=np.uint64)
+        self._order = np.argsort(joined, kind="stable")
+        self._keys = joined[self._order]
+        self._starts = np.cumsum([0] + [len(k) for k in keys])
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+        return int(self._starts[-1])
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors; 0 while there are none."""
+        return int(self._parts[0].shape[1]) if self._parts else 0
+
+    def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the row of each text hash [n], -1 where there is none."""
+        if not len(self._keys):
+            return np.full(len(keys), -1, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        rows: NDArray[np.int64] = np.where(
+            self._keys[places] == keys, self._order[places], -1
+        ).astype(np.int64)
+        return rows
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return vectors [n, width] by row."""
+        out = np.empty((len(rows), self.width), dtype=np.float16)
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(parts):
+            chosen = parts == part
+            out[chosen] = self._parts[part][rows[chosen] - self._starts[part]]
+        return out
+
+    def fill(self, texts: Iterator[str], encode: Encode, *, total: int | None = None) -> int:
+        """Compute the vectors of texts that have none yet; return how many.
+
+        Texts are read once; sorted by length within a part they fill batches evenly.
+        """
+        added = 0
+        waiting: dict[int, str] = {}
+        bar = tqdm(total=total, desc="teacher vectors", unit="text", disable=None)
+        known = set(self._keys.tolist())
+        for text in texts:
+            bar.update()
+            key = text_hash(text)
+            if key in known:
+                continue
+            known.add(key)
+            waiting[key] = text
+            if len(waiting) == _PART:
+                added += self._write(waiting, encode)
+                waiting = {}
+        if waiting:
+            added += self._write(waiting, encode)
+        bar.close()
+        self._read()
+        return added
+
+    def _write(self, texts: dict[int, str], encode: Encode) -> int:
+        vectors = encode(list(texts.values()))
+        name = f"{len(list(self.folder.glob(f'*{_KEYS}'))):05d}"
+        _save(self.folder / f"{name}{_VECTORS}", vectors.astype(np.float16))
+        _save(self.folder / f"{name}{_KEYS}", np.fromiter(texts, dtype=np.uint64))
+        return len(texts)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.save(file, array)
+    partial.rename(path)
+
+
+def hashes(texts: Iterator[str]) -> NDArray[np.uint64]:
+    """Hash texts as the cache does."""
+    return np.fromiter((text_hash(t) for t in texts), dtype=np.uint64)
