@@ -184,6 +184,7 @@ class FinetuneConfig(Section):
     epochs: int = Field(5, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=1)
+    balance: bool = False  # every class weighs the same, however rare
     seed: int = 42
 
 

@@ -51,6 +51,7 @@ class Tuning:
     epochs: int = 5
     learning_rate: float = 1e-3
     batch_size: int = 64
+    balance: bool = False  # every class weighs the same, however rare
     seed: int = 42
 
 
@@ -131,6 +132,7 @@ def finetune(checkpoint: Path, data: Labelled, *, tuning: Tuning, out: Path) -> 
     best: dict[str, float] = {"macro_f1": -1.0}
     kept: dict[str, dict[str, Tensor]] = {}
     dev_labels = torch.tensor([e.label for e in data.dev])
+    weights = class_weights(data) if tuning.balance else None
     for epoch in range(tuning.epochs):
         shuffled = torch.randperm(len(data.train), generator=generator)
         order = torch.split(shuffled, tuning.batch_size)
@@ -141,7 +143,7 @@ def finetune(checkpoint: Path, data: Labelled, *, tuning: Tuning, out: Path) -> 
                 pooled = features[0][rows]
             else:
                 pooled = batcher.pooled(model, [data.train[i] for i in rows.tolist()])
-            loss = nn.functional.cross_entropy(head(pooled), labels)
+            loss = nn.functional.cross_entropy(head(pooled), labels, weight=weights)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -163,6 +165,14 @@ def finetune(checkpoint: Path, data: Labelled, *, tuning: Tuning, out: Path) -> 
     _write(checkpoint, out, model, labels=data.labels)
     save_file({"weight": weight.contiguous(), "bias": bias.contiguous()}, out / "head.safetensors")
     return best
+
+
+def class_weights(data: Labelled) -> Tensor:
+    """Return weights [C] that give every class the same share of the training loss."""
+    counts = torch.bincount(
+        torch.tensor([e.label for e in data.train]), minlength=len(data.labels)
+    ).float()
+    return counts.sum() / (len(data.labels) * counts)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -209,7 +209,7 @@ def finetune_head(line: Line) -> None:
     def work(out: Path) -> None:
         keys = Keys(c.text, c.pair, c.label)
         data = read_labelled(Path(c.train), Path(c.dev), keys=keys, names=c.labels)
-        tuning = Tuning(c.freeze_encoder, c.epochs, c.learning_rate, c.batch_size, c.seed)
+        tuning = Tuning(**_part(c.model_dump(), Tuning))
         scores = finetune(source, data, tuning=tuning, out=out)
         training = json.loads((out / "training.json").read_text(encoding="utf-8"))
         training["corpora"].append(
