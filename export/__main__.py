@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--texts", type=Path, help="more texts to compare on, one a line")
     parser.add_argument(
+        "--notes", type=Path, help="Markdown for the model card: scores, weak spots"
+    )
+    parser.add_argument(
         "--keep", type=Path, help="first cut the vocabulary to the ids in this file"
     )
     parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
@@ -46,14 +49,8 @@ def _export(arguments: argparse.Namespace) -> str:
     from .pack import export
     from .remap import read_kept, trim
 
-    texts: list[str] = []
-    if arguments.texts is not None:
-        try:
-            texts = arguments.texts.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{arguments.texts}: expected UTF-8 text, one a line: {error}"
-            ) from error
+    texts = _read(arguments.texts).splitlines() if arguments.texts else []
+    notes = _read(arguments.notes) if arguments.notes else ""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = arguments.checkpoint
         if arguments.keep is not None:
@@ -65,12 +62,20 @@ def _export(arguments: argparse.Namespace) -> str:
             name=arguments.name,
             variants=[v.strip() for v in arguments.variants.split(",") if v.strip()],
             texts=texts,
+            notes=notes,
             replace=arguments.force,
         )
     size = sum(entry.size for entry in package.manifest.files.values())
     parity = package.manifest.metrics["parity"].items()
     close = ", ".join(f"{name} mean cosine {values['mean_cosine']:.6f}" for name, values in parity)
     return f"{package.path}: {size / 1e6:.1f} MB, {close}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected UTF-8 text: {error}") from error
 
 
 if __name__ == "__main__":

@@ -16,12 +16,17 @@ def write_card(
     summaries: Sequence[Parity],
     *,
     sizes: Mapping[str, int],
+    notes: str = "",
 ) -> str:
-    """Return the text of README.md for a package; `sizes` are bytes of its other files."""
+    """Return the text of README.md for a package; `sizes` are bytes of its other files.
+
+    `notes`: Markdown that only people can write, such as scores on tasks and weak spots.
+    """
     parts = [
         _head(manifest),
         _introduction(manifest, training),
         _use(manifest),
+        *([notes.strip().splitlines()] if notes.strip() else []),
         _corpora(training),
         _files(sizes),
         _fidelity(summaries),
@@ -101,8 +106,12 @@ def _corpora(training: Mapping[str, Any]) -> list[str]:
     corpora = training.get("corpora", [])
     if not corpora:
         return ["## Training text", "", "Not recorded."]
-    rows = [f"| {c['name']} | {c['license']} | {c['texts']:,} |" for c in corpora]
-    return ["## Training text", "", "| name | licence | texts |", "| --- | --- | --- |", *rows]
+    rows = [
+        f"| {c['name']} | {c['license']} | {c.get('use', 'text')} | {c['texts']:,} |"
+        for c in corpora
+    ]
+    head = ["| name | licence | use | texts |", "| --- | --- | --- | --- |"]
+    return ["## Training text", "", *head, *rows]
 
 
 def _files(sizes: Mapping[str, int]) -> list[str]:

@@ -42,14 +42,15 @@ def export(
     name: str = "",
     variants: Sequence[str] = ("int8",),
     texts: Sequence[str] = (),
+    notes: str = "",
     replace: bool = False,
 ) -> ModelPackage:
     """Write a model package of `checkpoint` to `out` and open it.
 
     `variants`: int8 and fp32 are our graphs (the first one named is the default); portable adds
     onnx/model.onnx, safetensors the weights, table vocab.tsv. Every graph is compared with torch on
-    the built-in sample and `texts`; below the limits nothing is written. Raises InputError,
-    PackageError.
+    the built-in sample and `texts`; below the limits nothing is written. `notes` (Markdown) go into
+    the model card. Raises InputError, PackageError.
     """
     unknown = [v for v in variants if v not in FAST + EXTRAS]
     fast = [v for v in variants if v in FAST]
@@ -105,7 +106,7 @@ def export(
         )
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in files}
-        card = write_card(manifest, training, summaries, sizes=sizes)
+        card = write_card(manifest, training, summaries, sizes=sizes, notes=notes)
         (folder / "README.md").write_text(card, encoding="utf-8")
         seal(folder, manifest)
     return ModelPackage.open(out)

@@ -2,6 +2,7 @@
 
 * Unicode NFC: `и` + U+0306 becomes `й`, `е` + U+0308 becomes `ё`. Both letters are kept: never
 folded to `и` or `е`.
+* Stress marks (U+0301 after a Russian vowel) are dropped: `за́мок` is read as `замок`.
 * Lone surrogates (not encodable in UTF-8) become U+FFFD, one each.
 * NUL and other control characters are left to the tokenizer's BertNormalizer, which drops them.
 * Case is left to the tokenizer, too.
@@ -10,6 +11,8 @@ folded to `и` or `е`.
 import re
 import unicodedata
 
+_STRESS = "\u0301"
+_STRESSED = re.compile("(?<=[аеёиоуыэюяАЕЁИОУЫЭЮЯ])\u0301+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -27,5 +30,11 @@ def replace_surrogates(text: str) -> str:
 
 def normalize_text(text: str) -> str:
     """Apply the text contract (see the module's description) to one string."""
-    text = replace_surrogates(text)
+    text = _compose(replace_surrogates(text))
+    while _STRESS in text and _STRESSED.search(text):  # what stood apart may now compose
+        text = _compose(_STRESSED.sub("", text))
+    return text
+
+
+def _compose(text: str) -> str:
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)

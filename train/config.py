@@ -136,6 +136,7 @@ class SentenceConfig(Section):
 
     teacher: str  # sentence encoder: directory, hub id, or an exported package
     revision: str = ""  # of a hub id
+    teacher_name: str = ""  # for the model card; default: the last part of `teacher`
     sources: list[PairSourceConfig] = Field(min_length=1)
     exclude: list[str] = []  # files whose texts stay out on either side
     directory: str = ""  # where 05-vectors lies, to share it between configurations
@@ -152,6 +153,7 @@ class SentenceConfig(Section):
     contrastive: float = Field(0.0, ge=0)
     similarity: float = Field(0.0, ge=0)
     temperature: float = Field(0.05, gt=0)
+    bag: float = Field(0.0, ge=0)
     language: float = Field(0.0, ge=0)  # weight of the [distil] losses on the shards
     language_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
     steps: int = Field(1000, ge=1)

@@ -8,31 +8,23 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 import rubert_lite
 from rubert_lite.errors import ConfigError, InputError
 
-from .baselines import hashed_tfidf, static_encoder, static_rows
-from .corpus import expand
-from .folders import fingerprint_source
-from .pairs import read_lines
 from .probes import Bitext, probe, recall, recall_by_length, robustness
 from .results import detail_table, insert, main_table, neighbour_table, plot_plane
 from .section import Section, load_section
-from .stage import fingerprint_files
+from .systems import System, SystemConfig
 from .tables import read_rows
-from .tasks import Encode, Task
-from .vectors import VectorCache, open_encoder
+from .tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -64,89 +56,25 @@ class RetrievalConfig(Section):
     details: bool = False  # also by length of the query, and with changed queries
 
 
-class SystemConfig(Section):
-    """An encoder to judge."""
+class TableConfig(Section):
+    """A table in a Markdown file, between `<!-- place -->` and `<!-- /place -->`."""
 
-    name: str
-    kind: Literal["package", "encoder", "hashed-tfidf", "static"]
-    path: str = ""  # package; directory or hub id of an encoder; tokenizer.json of `static`
-    variant: str = ""  # of a package
-    truncate_dim: int = Field(0, ge=0)
-    document_teacher: str = ""  # sentence encoder that reads the documents, with `rotation`
-    rotation: str = ""  # rotation.npy of the sentence stage
-    pairs: str = ""  # vectors stage, for `static`
-    cache: str = ""  # cached teacher vectors, for `static`
-    texts: list[str] = []  # text files, for `hashed-tfidf`
-    width: int = Field(256, ge=1)
-    budget: int = Field(6_800_000, ge=10_000)  # bytes, for `hashed-tfidf`
+    file: str
+    place: str
+    kind: Literal["scores", "neighbours", "by length", "changed"]
+    systems: list[str] = Field(min_length=1)
+    retrieval: str = ""  # of `by length` and `changed`
 
 
 class EvaluationConfig(Section):
     """What is judged on what, and where the tables go."""
 
     out: str  # folder of results.json and plane.png
-    readme: str = ""  # Markdown file with the places of the tables, see results.py
-    tables: dict[str, list[str]] = {}  # name of a place -> systems; "plane" is drawn
+    plane: list[str] = []  # systems drawn into out/plane.png
+    tables: list[TableConfig] = []
     tasks: list[TaskConfig] = []
     retrieval: list[RetrievalConfig] = []
     systems: list[SystemConfig] = Field(min_length=1)
-
-
-@dataclass(frozen=True)
-class System:
-    """A system, opened when it is first needed."""
-
-    config: SystemConfig
-
-    @property
-    def fingerprint(self) -> str:
-        """Identify the files that the encoder is made of."""
-        c = self.config
-        parts = [fingerprint_source(c.path) if c.path else "", c.model_dump_json(exclude={"name"})]
-        if c.path and Path(c.path).is_file():
-            parts.append(fingerprint_files([c.path]))
-        return "|".join(parts)
-
-    @cached_property
-    def encode(self) -> Encode:
-        """From texts to vectors."""
-        c = self.config
-        if c.kind == "package":
-            model = rubert_lite.load(c.path, variant=c.variant or None)
-            width = c.truncate_dim or None
-            return lambda texts: model.encode(texts, truncate_dim=width)
-        if c.kind == "hashed-tfidf":
-            texts = chain.from_iterable(read_lines(Path(p)) for p in expand(c.texts, c.name))
-            return hashed_tfidf(texts, budget=c.budget, width=c.width)
-        if c.kind == "static":
-            tokenizer = Tokenizer.from_file(c.path)
-            tokenizer.enable_truncation(256)
-            rows = static_rows(Path(c.pairs), VectorCache(Path(c.cache)), tokenizer, width=c.width)
-            return static_encoder(rows, tokenizer)
-        return open_encoder(c.path)
-
-    @cached_property
-    def encode_documents(self) -> Encode:
-        """The same, or the teacher's vectors brought into the student's space."""
-        c = self.config
-        if not c.document_teacher:
-            return self.encode
-        teacher, rotation = open_encoder(c.document_teacher), np.load(c.rotation)
-        width = c.truncate_dim or rotation.shape[1]
-        return lambda texts: teacher(texts) @ rotation[:, :width]
-
-    def properties(self) -> dict[str, float]:
-        """Megabytes (10^6) on disk of the files that encode, and the width of the vectors."""
-        c = self.config
-        found: dict[str, float] = {}
-        if c.kind == "package":
-            model = rubert_lite.load(c.path, variant=c.variant or None)
-            manifest = model.package.manifest
-            graph = manifest.variants[c.variant or manifest.default_variant]
-            files = (graph, "tokenizer.json")
-            found["mb"] = sum((Path(model.package.path) / f).stat().st_size for f in files) / 1e6
-            found["width"] = c.truncate_dim or model.dim
-        return found
 
 
 def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
@@ -154,8 +82,15 @@ def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConf
     config: EvaluationConfig = load_section(EvaluationConfig, path, overrides)
     names = [s.name for s in config.systems]
     twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise ConfigError([f"systems: the name {twice[0]!r} stands twice"])
+    problems = [f"systems: the name {name!r} stands twice" for name in twice]
+    detailed = [r.name for r in config.retrieval if r.details]
+    for table in config.tables:
+        unknown = [f"no system {name!r}" for name in table.systems if name not in names]
+        if table.kind in ("by length", "changed") and table.retrieval not in detailed:
+            unknown.append(f"retrieval = {table.retrieval!r}: expected one with details = true")
+        problems += [f"tables.{table.place}: {what}" for what in unknown]
+    if problems:
+        raise ConfigError(problems)
     return config
 
 
@@ -202,26 +137,16 @@ def _measure_speed(config: EvaluationConfig, results: dict[str, Any]) -> None:
 
 
 def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:
-    writers: dict[str, Callable[[Sequence[str]], list[str]]] = {
-        "results": lambda names: main_table(results, names),
-        "ladder": lambda names: main_table(results, names),
-        "shapes": lambda names: main_table(results, names),
-        "neighbours": lambda names: neighbour_table(results, names),
-    }
-    for r in config.retrieval:
-        for kind in ("by length", "changed") if r.details else ():
-            writers[f"{r.name} {kind}"] = partial(_details, results, r.name, kind)
-    for name, systems in config.tables.items():
-        if name == "plane":
-            plot_plane(results, systems, Path(config.out) / "plane.png")
-            continue
-        if name not in writers:
-            raise ConfigError([f"tables: {name!r}: expected plane, {', '.join(writers)}"])
-        insert(Path(config.readme), name, writers[name](systems))
-
-
-def _details(results: Mapping[str, Any], cell: str, kind: str, systems: Sequence[str]) -> list[str]:
-    return detail_table(results, systems, cell, kind)
+    if config.plane:
+        plot_plane(results, config.plane, Path(config.out) / "plane.png")
+    for table in config.tables:
+        if table.kind == "scores":
+            lines = main_table(results, table.systems)
+        elif table.kind == "neighbours":
+            lines = neighbour_table(results, table.systems)
+        else:
+            lines = detail_table(results, table.systems, table.retrieval, table.kind)
+        insert(Path(table.file), table.place, lines)
 
 
 def _write(path: Path, results: Mapping[str, Any]) -> None:

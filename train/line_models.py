@@ -143,7 +143,8 @@ def train_sentence(line: Line) -> None:
         name: fingerprint_stage(line.folder(folder))
         for name, folder in (("vectors", "05-vectors"), ("student", "04-student"))
     }
-    settings = c.model_dump(exclude={"teacher", "sources", "exclude", "directory", "cache"})
+    elsewhere = {"teacher", "teacher_name", "sources", "exclude", "directory", "cache"}
+    settings = c.model_dump(exclude=elsewhere)
     language = line.config.distil.model_dump() if c.language else {}
     stage = Stage(
         line.folder("05-sentence"), settings | {"distil": language}, inputs, resumable=True
@@ -171,6 +172,7 @@ def train_sentence(line: Line) -> None:
             Texts.open(shards, "train"),
             Texts.open(shards, "valid"),
             Recipe(**_part(line.config.distil.model_dump(), Recipe)),
+            _piece_counts(shards, len(_vocabularies(line)[2])) if c.bag else None,
         )
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
         result = distil_sentences(

@@ -45,5 +45,6 @@ def add_sentence_stage(line: Line, training: dict[str, Any], metrics: dict[str, 
     ]
     training["config"]["sentence"] = config.model_dump()
     training["sentence_stage"] = True
-    training["sentence_teacher"] = Path(config.teacher).name
+    name = config.teacher_name or Path(config.teacher).name
+    training["teacher"] = f"{name} (sentence vectors); before that {training['teacher']}"
     training["metrics"] = {**training["metrics"], "sentence": metrics}

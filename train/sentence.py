@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rubert_lite.errors import ConfigError
+
+from .bag import Bag
 from .batches import Batch, Texts, plan, plan_epoch
 from .hidden import hidden_cosine
 from .items import Items, SentenceBatch
@@ -37,6 +40,7 @@ class Sentences:
     # rotation: the student's own vector is compared with the rotated and cut teacher's; linear: a
     # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539) and is thrown away.
     projection: Literal["rotation", "linear"] = "rotation"
+    bag: float = 0.0  # which pieces the text has, of both kinds of text
     language: float = 0.0  # weight of the losses on plain text
     language_tokens: int = 2048
 
@@ -48,6 +52,7 @@ class Language:
     texts: Texts
     valid: Texts | None
     recipe: Recipe
+    counts: Tensor | None = None  # [V] pieces of the corpus; `Sentences.bag` needs them
 
 
 def distil_sentences(
@@ -75,12 +80,23 @@ def distil_sentences(
         width = hidden_size(pair.student)
         projector = nn.Linear(width, items.targets.shape[1], bias=False).to(device)
         modules["projector"] = projector
+    bag = None
+    if sentences.bag:
+        torch.manual_seed(schedule.seed)
+        counts = None if language is None else language.counts
+        if counts is None:
+            raise ConfigError(["sentence.bag needs plain text: set sentence.language above 0"])
+        bag = Bag(hidden_size(pair.student), counts, pair.vocabularies.special.cpu()).to(device)
+        modules["bag"] = bag
 
     def losses(item: tuple[SentenceBatch, Batch | None], generator: torch.Generator) -> Losses:
         batch, plain = item[0].to(device), item[1]
         pooled = mean_pooled(pair.student, batch.ids, batch.mask)
         parts = sentence_losses(pooled, batch, projector, sentences=sentences)
         value = torch.stack([parts[n] * getattr(sentences, n) for n in parts]).sum()
+        if bag is not None:
+            parts["bag"] = bag(pooled, batch.ids, batch.mask)
+            value = value + sentences.bag * parts["bag"]
         pieces = int(batch.mask.sum())
         if plain is not None and language is not None:
             plain = plain.to(device)
@@ -88,6 +104,10 @@ def distil_sentences(
                 plain, pair, Heads(None), recipe=language.recipe, generator=generator
             )
             value = value + sentences.language * total(spoken, language.recipe)
+            if bag is not None:
+                read = plain.student_ids, plain.student_mask
+                spoken["bag_plain"] = bag(mean_pooled(pair.student, *read), *read)
+                value = value + sentences.bag * spoken["bag_plain"]
             parts |= spoken
             pieces += int(plain.student_mask.sum())
         return Losses(parts, value, pieces)

@@ -176,7 +176,7 @@ TRAINING = {
 def test_the_card_says_what_taught_the_model_and_what_it_is_not(checkpoint, tmp_path):
     (checkpoint / "training.json").write_text(json.dumps(TRAINING), encoding="utf-8")
     (checkpoint / "LICENSE").write_text("the licence")
-    package = export(checkpoint, tmp_path / "p")
+    package = export(checkpoint, tmp_path / "p", notes="## Scores\n\nPoor.\n")
     head, _, body = (package.path / "README.md").read_text("utf-8")[4:].partition("\n---\n")
     assert yaml.safe_load(head) == {
         "language": "ru",
@@ -190,10 +190,11 @@ def test_the_card_says_what_taught_the_model_and_what_it_is_not(checkpoint, tmp_
         "method 'prune' from that of pieces.",
         "not a sentence encoder",
         "No RuBERT weights were used.",
-        "| сказки | CC0 | 1,234 |",
+        "| сказки | CC0 | text | 1,234 |",
         f"| fast.int8.onnx | {(package.path / 'fast.int8.onnx').stat().st_size / 1e6:.2f} |",
         "| int8 | ",
         'load("p")',
+        "\n\n## Scores\n\nPoor.\n\n## Training text\n",
     ):
         assert said in body
     manifest = package.manifest

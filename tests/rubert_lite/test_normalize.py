@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from rubert_lite.normalize import normalize_text, replace_surrogates
 
-ANY_TEXT = st.text(st.one_of(st.characters(), st.sampled_from("\ud800\udc00\udfff\0й\u0306")))
+ANY_TEXT = st.text(
+    st.one_of(st.characters(), st.sampled_from("\ud800\udc00\udfff\0йие\u0306\u0301\u0308"))
+)
 
 
 @pytest.mark.parametrize(
@@ -17,12 +19,24 @@ ANY_TEXT = st.text(st.one_of(st.characters(), st.sampled_from("\ud800\udc00\udff
         ("и\u0306од", "йод"),
         ("е\u0308лка", "ёлка"),
         ("Ёлка и йод", "Ёлка и йод"),
-        ("за\u0301мок", "за\u0301мок"),
+        ("за\u0301мок, ё\u0301лка", "замок, ёлка"),
+        ("е\u0301\u0308\u0301", "ё"),
+        ("cafe\u0301, о\u0300", "caf\xe9, о\u0300"),
         ("", ""),
         ("a\0b\tc\n", "a\0b\tc\n"),
         ("ДОМ", "ДОМ"),
     ],
-    ids=["й", "ё", "kept", "stress", "empty", "controls", "case"],
+    ids=[
+        "й",
+        "ё",
+        "kept",
+        "stress",
+        "stress inside ё",
+        "other accents",
+        "empty",
+        "controls",
+        "case",
+    ],
 )
 def test_text_contract(given_text: str, expected: str) -> None:
     assert normalize_text(given_text) == expected

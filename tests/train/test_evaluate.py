@@ -151,8 +151,6 @@ def test_static_rows_solve_the_regression(tmp_path):
 
 CONFIG = """
 out = "{out}"
-readme = "{out}/README.md"
-tables = {{ results = ["tiny"] }}
 [[tasks]]
 name = "food"
 train = "{train}"
@@ -164,6 +162,11 @@ kind = "hashed-tfidf"
 texts = ["{texts}"]
 width = 4
 budget = 20000
+[[tables]]
+file = "{out}/README.md"
+place = "results"
+kind = "scores"
+systems = ["tiny"]
 """
 
 
@@ -204,6 +207,11 @@ def test_configurations_are_checked(configured):
     configured.write_text(text + '[[systems]]\nname = "tiny"\nkind = "static"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="'tiny' stands twice"):
         load_evaluation(configured)
+    text = text.replace('kind = "scores"\nsystems = ["tiny"]', 'kind = "changed"\nsystems = ["x"]')
+    configured.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_evaluation(configured)
+    assert len(error.value.problems) == 2
     configured.write_text(text.replace("metric", "metrik"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"metrik: unknown key; did you mean 'metric'\?"):
         load_evaluation(configured)

@@ -1,0 +1,106 @@
+"""The encoders that an evaluation compares: packages, teachers and baselines."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+from tokenizers import Tokenizer
+
+import rubert_lite
+from rubert_lite.package import ModelPackage
+
+from .baselines import hashed_tfidf, static_encoder, static_rows
+from .corpus import expand
+from .folders import fingerprint_source
+from .pairs import read_lines
+from .section import Section
+from .stage import fingerprint_files
+from .tasks import Encode
+from .vectors import VectorCache, open_encoder
+
+
+class SystemConfig(Section):
+    """An encoder to judge."""
+
+    name: str
+    kind: Literal["package", "encoder", "hashed-tfidf", "static"]
+    path: str = ""  # package; directory or hub id of an encoder; tokenizer.json of `static`
+    variant: str = ""  # of a package
+    truncate_dim: int = Field(0, ge=0)
+    document_teacher: str = ""  # sentence encoder that reads the documents, with `rotation`
+    rotation: str = ""  # rotation.npy of the sentence stage
+    pairs: str = ""  # vectors stage, for `static`
+    cache: str = ""  # cached teacher vectors, for `static`
+    texts: list[str] = []  # text files, for `hashed-tfidf`
+    width: int = Field(256, ge=1)
+    budget: int = Field(6_800_000, ge=10_000)  # bytes, for `hashed-tfidf`
+
+
+@dataclass(frozen=True)
+class System:
+    """A system, opened when it is first needed."""
+
+    config: SystemConfig
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify what the vectors depend on: files and settings."""
+        c = self.config
+        parts = [c.model_dump_json(exclude={"name", "path"}, exclude_defaults=True)]
+        if c.kind == "package":  # its card, for one, does not matter
+            files = self._package.manifest.files
+            parts += [files[name].sha256 for name in self._encoding_files]
+        elif c.path:
+            single = Path(c.path).is_file()
+            parts.append(fingerprint_files([c.path]) if single else fingerprint_source(c.path))
+        return "|".join(parts)
+
+    @cached_property
+    def encode(self) -> Encode:
+        """From texts to vectors."""
+        c = self.config
+        if c.kind == "package":
+            model = rubert_lite.load(c.path, variant=c.variant or None)
+            width = c.truncate_dim or None
+            return lambda texts: model.encode(texts, truncate_dim=width)
+        if c.kind == "hashed-tfidf":
+            texts = chain.from_iterable(read_lines(Path(p)) for p in expand(c.texts, c.name))
+            return hashed_tfidf(texts, budget=c.budget, width=c.width)
+        if c.kind == "static":
+            tokenizer = Tokenizer.from_file(c.path)
+            tokenizer.enable_truncation(256)
+            rows = static_rows(Path(c.pairs), VectorCache(Path(c.cache)), tokenizer, width=c.width)
+            return static_encoder(rows, tokenizer)
+        return open_encoder(c.path)
+
+    @cached_property
+    def encode_documents(self) -> Encode:
+        """The same, or the teacher's vectors brought into the student's space."""
+        c = self.config
+        if not c.document_teacher:
+            return self.encode
+        teacher, rotation = open_encoder(c.document_teacher), np.load(c.rotation)
+        width = c.truncate_dim or rotation.shape[1]
+        return lambda texts: teacher(texts) @ rotation[:, :width]
+
+    def properties(self) -> dict[str, float]:
+        """Megabytes (10^6) on disk of the files that encode, and the width of the vectors."""
+        if self.config.kind != "package":
+            return {}
+        manifest = self._package.manifest
+        size = sum(manifest.files[name].size for name in self._encoding_files)
+        return {"mb": size / 1e6, "width": self.config.truncate_dim or manifest.hidden_size}
+
+    @cached_property
+    def _package(self) -> ModelPackage:
+        return ModelPackage.open(Path(self.config.path))
+
+    @property
+    def _encoding_files(self) -> tuple[str, str]:
+        manifest = self._package.manifest
+        chosen = self.config.variant or manifest.default_variant
+        return manifest.variants[chosen], "tokenizer.json"
