@@ -22,8 +22,22 @@ class Section(BaseModel):
 def load_section(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     """Read a TOML file, apply `section.key=value` overrides (TOML values), and check everything.
 
-    Raises ConfigError with all problems; an unknown key comes with the nearest known one.
+    A top-level `base` names another file, relative to this one, whose tables this one changes;
+    lists are replaced whole. Raises ConfigError with all problems; an unknown key comes with the
+    nearest known one.
     """
+    data = _read(path, ())
+    for override in overrides:
+        _override(data, override)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([_explain(e, kind) for e in error.errors()]) from None
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise ConfigError([f"{path}: is its own base"])
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -32,12 +46,21 @@ def load_section(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         raise ConfigError([f"{path}: is a folder, expected a TOML file"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
-    for override in overrides:
-        _override(data, override)
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError([_explain(e, kind) for e in error.errors()]) from None
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError([f"{path}: base = {base!r}: expected the path of a TOML file"])
+    return _merge(_read(path.parent / base, (*above, path)), data)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _override(data: dict[str, Any], override: str) -> None:

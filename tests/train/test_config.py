@@ -138,3 +138,28 @@ def test_a_resumable_stage_goes_on_with_equal_settings_only(tmp_path):
 def test_stages_out_of_order_name_the_missing_command(tmp_path):
     with pytest.raises(ConfigError, match="rubert-lite train corpus"):
         fingerprint_stage(tmp_path / "01-corpus")
+
+
+def test_a_configuration_changes_its_base(tmp_path):
+    (tmp_path / "base.toml").write_text(
+        'run = "r"\n' + BASE + '[vocabulary]\nsize = 100\nmethod = "full"\n'
+        "[distil]\nalignment = 'none'\n",
+        encoding="utf-8",
+    )
+    path = tmp_path / "small.toml"
+    path.write_text('base = "base.toml"\nrun = "s"\n[vocabulary]\nsize = 50\n', encoding="utf-8")
+    config = load_config(path, ["vocabulary.min_char_count=3"])
+    assert config.run == "s" and config.corpus.sources[0].name == "a"
+    v = config.vocabulary
+    assert (v.size, v.method, v.min_char_count) == (50, "full", 3)
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [('"missing.toml"', "missing.toml: no such file"), ("3", "base = 3"), ('"x.toml"', "own base")],
+)
+def test_a_wrong_base_is_told(tmp_path, base, message):
+    path = tmp_path / "x.toml"
+    path.write_text(f"base = {base}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
