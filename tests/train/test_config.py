@@ -8,7 +8,8 @@ from train.evaluate import EvaluationConfig
 from train.section import load_section
 from train.stage import Stage, fingerprint_stage, run_stage
 
-CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.toml"))
+ROOT = Path(__file__).parents[2] / "train" / "configs"
+CONFIGS = sorted(ROOT.rglob("*.toml"))
 BASE = '[corpus]\n[[corpus.sources]]\nname = "a"\nfiles = ["a.txt"]\nlicense = "CC0"\n'
 
 
@@ -18,16 +19,16 @@ def load(tmp_path, text: str, *overrides: str):
     return load_config(path, overrides)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_our_own_configurations_are_fine(path):
     if path.stem == "evaluate":
         load_section(EvaluationConfig, path)
         command = "evaluate"
     else:
         load_config(path)
-        command = "all"
+        command = "all" if path.parent == ROOT else "sentence"
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# rubert-lite train {command} --config train/configs/{path.name}"
+    assert first == f"# rubert-lite train {command} --config train/configs/{path.relative_to(ROOT)}"
 
 
 def test_all_problems_are_told_at_once(tmp_path):
