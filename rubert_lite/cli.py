@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
-from itertools import chain
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from . import __version__, load
+from .bulk import encode_file
 from .errors import PackageError, ProviderError, RubertLiteError
 from .inputs import chunks
 from .locate import available_models, locate
@@ -124,6 +123,9 @@ def _parser(others: Sequence[str]) -> argparse.ArgumentParser:
     encode.add_argument(
         "--output", type=Path, metavar="F.npy|.jsonl|.parquet", help="default: JSON lines, printed"
     )
+    encode.add_argument(
+        "--restart", action="store_true", help="forget what a killed call left for this output"
+    )
     encode.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first dimensions")
     encode.add_argument("--dtype", choices=["float32", "float16"], default="float32")
 
@@ -169,22 +171,21 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _encode(arguments: argparse.Namespace) -> None:
-    write = writer(arguments.output) if arguments.output else None
+    if arguments.restart and not arguments.output:
+        _parser([]).error("--restart needs --output")
+    if arguments.output:
+        writer(arguments.output)  # complains before the model is loaded
     model = _load(arguments)
     fields = (arguments.field,) if arguments.field else ()
-    arrays = model.iter_encode(
-        read_texts(arguments.file, fields=fields),
-        truncate_dim=arguments.truncate_dim,
-        dtype=arguments.dtype,
-        # A bar between the lines of data would make both unreadable.
-        progress=write is not None or not sys.stdout.isatty(),
-    )
-    if write is None:
-        for array in arrays:
-            sys.stdout.writelines(json_line(row) for row in array)
+    texts = read_texts(arguments.file, fields=fields)
+    settings: dict[str, Any] = {"truncate_dim": arguments.truncate_dim, "dtype": arguments.dtype}
+    if arguments.output:
+        out = arguments.output
+        encode_file(model, texts, out, restart=arguments.restart, progress=True, **settings)
         return
-    none = np.empty((0, arguments.truncate_dim or model.dim), dtype=arguments.dtype)
-    write(chain([none], arrays), arguments.output)
+    # A bar between the lines of data would make both unreadable.
+    for array in model.iter_encode(texts, progress=not sys.stdout.isatty(), **settings):
+        sys.stdout.writelines(json_line(row) for row in array)
 
 
 def _classify(arguments: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ def load_model(
     graph = manifest.variants[chosen]
     engine = Engine(package.read(graph), device=device, lanes=lanes)
     _check_graph(package, engine, graph)
-    return Model(package, pieces, engine)
+    return Model(package, pieces, engine, variant=chosen)
 
 
 def _tokenizer(package: ModelPackage) -> Tokenizer:

@@ -47,11 +47,14 @@ class Model:
     The vector of a text does not depend on the other texts of a call, their order, or the lanes.
     """
 
-    def __init__(self, package: ModelPackage, pieces: PieceReader, engine: Engine) -> None:
+    def __init__(
+        self, package: ModelPackage, pieces: PieceReader, engine: Engine, *, variant: str
+    ) -> None:
         """Join the parts of a package; use `rubert_lite.load`, which also checks that they fit."""
         self._package = package
         self._pieces = pieces
         self._engine = engine
+        self._variant = variant
 
     @property
     def package(self) -> ModelPackage:
@@ -72,6 +75,11 @@ class Model:
     def max_length(self) -> int:
         """Longest text in pieces, specials included; the rest of a longer one is not read."""
         return self._package.manifest.max_length
+
+    @property
+    def variant(self) -> str:
+        """Name of the graph that computes, one of the package's variants."""
+        return self._variant
 
     @property
     def lanes(self) -> int:

@@ -1,26 +1,71 @@
-"""Texts of a file or of standard input: one a line, or a field of JSON lines; UTF-8."""
+"""Texts of a file or of standard input: lines, fields of JSON lines, columns of parquet."""
 
+import bz2
+import gzip
 import json
+import lzma
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from .errors import InputError
+
+_OPENERS: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_ROWS = 1024  # of a parquet file read at once
 
 
 def read_texts(source: str, *, fields: tuple[str, ...] = ()) -> Iterator[Any]:
     """Yield the texts of a file ("-" is standard input), in order, none left out.
 
     Without `fields` a line is a text, an empty one too; with one, a line is a JSON object and the
-    text is that field of it; with two, a pair of texts. Raises InputError naming the line.
+    text is that field of it; with two, a pair of texts. Of a .parquet file, fields are columns
+    ("text" without any). Files in .gz, .bz2 and .xz are read as they are. Raises InputError naming
+    the line or row.
     """
+    if source.endswith(".parquet"):
+        yield from _columns(source, fields or ("text",))
+        return
     name = "standard input" if source == "-" else source
     with _opened(source) as file:
-        for number, data in enumerate(file, start=1):
+        for number, data in enumerate(_lines(file, name), start=1):
             where = f"{name}, line {number}"
             line = _decoded(data, where=where, first=number == 1)
             yield _parsed(line, fields, where=where) if fields else line
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+    try:
+        yield from file
+    except (OSError, EOFError, lzma.LZMAError) as error:  # of a broken compressed file, too
+        raise InputError(f"{name}: cannot be read ({error})") from error
+
+
+def _columns(source: str, fields: tuple[str, ...]) -> Iterator[Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(f"{source}: parquet needs pyarrow: pip install pyarrow") from error
+    try:
+        file = parquet.ParquetFile(source)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{source}: cannot be read as parquet ({error})") from error
+    with file:
+        missing = [f for f in fields if f not in file.schema_arrow.names]
+        if missing:
+            names = ", ".join(file.schema_arrow.names)
+            raise InputError(f"{source}: no column {missing[0]!r}, it has {names}: use --field")
+        row = 0
+        for batch in file.iter_batches(_ROWS, columns=list(fields)):
+            for values in zip(*(batch.column(f).to_pylist() for f in fields), strict=True):
+                row += 1
+                wrong = [v for v in values if not isinstance(v, str)]
+                if wrong:
+                    kind = type(wrong[0]).__name__
+                    raise InputError(f"{source}, row {row}: {kind}, expected a string")
+                yield values[0] if len(values) == 1 else values
 
 
 @contextmanager
@@ -30,8 +75,10 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
             raise InputError("standard input is closed: name a file")
         yield sys.stdin.buffer
         return
+    opener = _OPENERS.get(Path(source).suffix)
     try:
-        file = open(source, "rb")  # noqa: SIM115 - closed below; errors of the caller pass
+        # Closed below; errors of the caller pass.
+        file: Any = opener(source) if opener else open(source, "rb")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror})") from error
     with file:

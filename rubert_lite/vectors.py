@@ -1,11 +1,12 @@
 """Write vectors as they come, to a file that appears under its name only when it is whole."""
 
+import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,20 @@ from .errors import InputError
 Arrays: TypeAlias = Iterable[NDArray[Any]]
 
 
-def writer(path: Path) -> Callable[[Arrays, Path], None]:
+class Writer(Protocol):
+    """Writes vectors, and what they are made by, to a file."""
+
+    def __call__(self, arrays: Arrays, path: Path, metadata: Mapping[str, str], /) -> None:
+        """Write them whole; InputError where that fails."""
+
+
+def writer(path: Path) -> Writer:
     """Return the function that writes vectors in the format that the name of a file asks for.
 
-    The first array tells width and type; it may have no rows, but must be there. Raises InputError
-    before anything is computed: for another format, parquet without pyarrow, a missing directory.
+    The first array tells width and type; it may have no rows, but must be there. Metadata go into
+    the schema of a parquet file under "rubert_lite.", of the others into `NAME.meta.json`. Raises
+    InputError before anything is computed: for another format, parquet without pyarrow, a missing
+    directory.
     """
     if path.suffix == ".parquet":
         try:
@@ -50,7 +60,14 @@ def _whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_npy(arrays: Arrays, path: Path) -> None:
+def _write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    side = path.with_name(f"{path.name}.meta.json")
+    with _whole(side) as partial:
+        text = json.dumps(dict(metadata), ensure_ascii=False, indent=1)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_npy(arrays: Arrays, path: Path, metadata: Mapping[str, str]) -> None:
     with _whole(path) as partial, partial.open("wb") as file:
         stream = iter(arrays)
         array = next(stream)
@@ -63,6 +80,7 @@ def _write_npy(arrays: Arrays, path: Path) -> None:
         # numpy leaves room for the number of rows to grow: the header keeps its length.
         file.seek(0)
         _npy_header(file, rows, array)
+    _write_metadata(path, metadata)
 
 
 def _npy_header(file: IO[bytes], rows: int, like: NDArray[Any]) -> None:
@@ -74,20 +92,23 @@ def _npy_header(file: IO[bytes], rows: int, like: NDArray[Any]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _write_jsonl(arrays: Arrays, path: Path) -> None:
+def _write_jsonl(arrays: Arrays, path: Path, metadata: Mapping[str, str]) -> None:
     with _whole(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for array in arrays:
             file.writelines(json_line(row) for row in array)
+    _write_metadata(path, metadata)
 
 
-def _write_parquet(arrays: Arrays, path: Path) -> None:
+def _write_parquet(arrays: Arrays, path: Path, metadata: Mapping[str, str]) -> None:
     import pyarrow
     import pyarrow.parquet
+
+    notes = {f"rubert_lite.{key}": value for key, value in metadata.items()}
 
     def table(array: NDArray[Any]) -> Any:
         flat = pyarrow.array(array.reshape(-1))
         column = pyarrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
-        return pyarrow.table({"vector": column})
+        return pyarrow.table({"vector": column}).replace_schema_metadata(notes)
 
     with _whole(path) as partial:
         stream = iter(arrays)
@@ -98,7 +119,7 @@ def _write_parquet(arrays: Arrays, path: Path) -> None:
                 out.write_table(table(array))
 
 
-_WRITERS: dict[str, Callable[[Arrays, Path], None]] = {
+_WRITERS: dict[str, Writer] = {
     ".npy": _write_npy,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,

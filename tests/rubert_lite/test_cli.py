@@ -69,7 +69,7 @@ def test_encode_to_npy(shared_package: Path, tmp_path: Path, model: Model, dtype
     found = np.load(out)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, model.encode(texts, dtype=dtype), atol=1e-6)
-    assert {p.name for p in tmp_path.iterdir()} == {"many.txt", "v.npy"}
+    assert {p.name for p in tmp_path.iterdir()} == {"many.txt", "v.npy", "v.npy.meta.json"}
 
 
 def test_encode_to_jsonl_and_parquet(shared_package: Path, lines: Path, model: Model) -> None:

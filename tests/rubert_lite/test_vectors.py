@@ -27,7 +27,7 @@ def test_interrupted_output_leaves_what_was_there(
         raise error
 
     with pytest.raises(BaseException, match="cannot be written|^$"):
-        writer(out)(arrays(), out)
+        writer(out)(arrays(), out, {})
     assert out.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
