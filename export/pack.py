@@ -29,7 +29,7 @@ from .remap import write_table
 from .sample import TEXTS
 from .weights import Weights, read_config, read_json, read_weights
 
-FAST = ("int8", "fp32")
+FAST = ("int8", "fp32", "int8-turbo")
 EXTRAS = ("portable", "safetensors", "table")
 VERSION = "0.1.0"
 _LEAST_WIDTH = 64  # of a truncated vector that is still offered
@@ -47,7 +47,8 @@ def export(
 ) -> ModelPackage:
     """Write a model package of `checkpoint` to `out` and open it.
 
-    `variants`: int8 and fp32 are our graphs (the first one named is the default); portable adds
+    `variants`: int8, fp32 and int8-turbo (whose vectors depend a little on their batch) are our
+    graphs, the first one named is the default; portable adds
     onnx/model.onnx, safetensors the weights, table vocab.tsv. Every graph is compared with torch on
     the built-in sample and `texts`; below the limits nothing is written. `notes` (Markdown) go into
     the model card. Raises InputError, PackageError.
@@ -56,8 +57,8 @@ def export(
     fast = [v for v in variants if v in FAST]
     if unknown or not fast:
         raise InputError(
-            f"variants {', '.join(variants) or 'none'}: expected int8, fp32 or both, and perhaps"
-            f" {', '.join(EXTRAS)}"
+            f"variants {', '.join(variants) or 'none'}: expected one or more of {', '.join(FAST)},"
+            f" and perhaps {', '.join(EXTRAS)}"
         )
     config, weights = read_config(checkpoint), read_weights(checkpoint)
     training = read_training(checkpoint)
@@ -190,7 +191,7 @@ def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:
         "vocab_size": str(manifest.vocab_size),
         "variant": variant,
         "pooling": "mean",
-        "batch_independent": "true",
+        "batch_independent": "false" if variant == "int8-turbo" else "true",
         "teacher": manifest.teacher,
         "license": manifest.license,
     }

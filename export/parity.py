@@ -23,9 +23,14 @@ from .weights import read_config
 Vectors = NDArray[np.float32]
 
 # (least cosine of any text, least mean cosine) with torch in float32
-LIMITS = {"fp32": (0.99999, 0.99999), "int8": (0.99, 0.999), "portable": (0.99999, 0.99999)}
+LIMITS = {
+    "fp32": (0.99999, 0.99999),
+    "int8": (0.99, 0.999),
+    "int8-turbo": (0.98, 0.999),
+    "portable": (0.99999, 0.99999),
+}
 # Largest change of a unit vector's element by its neighbours. Padding moves last bits.
-BATCH_LIMITS = {"fp32": 1e-6, "int8": 1e-6, "portable": 1e-5}
+BATCH_LIMITS = {"fp32": 1e-6, "int8": 1e-6, "int8-turbo": 0.05, "portable": 1e-5}
 _PADDED_ROWS = 8
 
 

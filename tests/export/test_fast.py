@@ -50,8 +50,9 @@ def test_both_precisions_agree_with_torch_over_all_ids(tmp_path, shape):
         expected = torch_pooled(folder, ids)
         exact = run(build(weights, precision="fp32", metadata={}), ids, "pooled")
         assert np.abs(exact - expected).max() < 1e-5
-        small = run(build(weights, precision="int8", metadata={}), ids)
-        assert (small * unit(expected)).sum(1).min() > 0.995
+        for precision in ("int8", "int8-turbo"):
+            small = run(build(weights, precision=precision, metadata={}), ids)
+            assert (small * unit(expected)).sum(1).min() > 0.995
 
 
 def test_token_types_are_read(tmp_path):

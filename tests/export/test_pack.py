@@ -146,9 +146,11 @@ def test_a_failed_replacement_leaves_the_old_package(checkpoint, tmp_path, monke
 def test_each_graph_says_what_it_is(checkpoint, tmp_path):
     training = {"teacher": "учитель", "license": "Apache-2.0"}
     (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
-    package = export(checkpoint, tmp_path / "p", name="имя", variants=("int8", "fp32"))
+    package = export(
+        checkpoint, tmp_path / "p", name="имя", variants=("int8", "fp32", "int8-turbo")
+    )
     digest = sha256((package.path / "tokenizer.json").read_bytes()).hexdigest()
-    for variant in ("int8", "fp32"):
+    for variant in ("int8", "fp32", "int8-turbo"):
         graph = onnx.load(package.path / f"fast.{variant}.onnx", load_external_data=False)
         assert {p.key.partition(".")[2]: p.value for p in graph.metadata_props} == {
             "name": "имя",
@@ -156,7 +158,7 @@ def test_each_graph_says_what_it_is(checkpoint, tmp_path):
             "vocab_size": str(len(PIECES)),
             "variant": variant,
             "pooling": "mean",
-            "batch_independent": "true",
+            "batch_independent": "false" if variant == "int8-turbo" else "true",
             "teacher": "учитель",
             "license": "Apache-2.0",
         }
@@ -256,7 +258,7 @@ def test_the_command_tells_errors_in_one_line(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), "--to", str(tmp_path / "p")]) == 1
     assert "exists" in capsys.readouterr().err
     assert main([str(checkpoint), "--to", str(tmp_path / "p"), "--force", "--variants", "x"]) == 1
-    assert "expected int8, fp32 or both" in capsys.readouterr().err
+    assert "expected one or more of int8, fp32, int8-turbo" in capsys.readouterr().err
     assert main([str(checkpoint), "--to", str(tmp_path / "p"), "--force", "--name", "new"]) == 0
     assert ModelPackage.open(tmp_path / "p").manifest.name == "new"
     assert main([str(tmp_path), "--to", str(tmp_path / "q")]) == 1
