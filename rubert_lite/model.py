@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import Batch, Engine
+from .batches import equal_lengths, join
+from .engine import Engine
 from .errors import InputError
 from .inputs import (
     Text,
@@ -21,15 +22,14 @@ from .inputs import (
     chunks,
 )
 from .package import ModelPackage
-from .pieces import PieceReader, Pieces
+from .pieces import PieceReader, Pieces, Span
 from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
 DType = Literal["float32", "float16"]
+Output = Literal["sentence_embedding", "pooled", "logits"]
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
-
-_BATCH_PIECES = 512  # of a batch: 32 texts of 16 pieces, 1 of 512
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Model:
         self._pieces = pieces
         self._engine = engine
         self._variant = variant
+        self._typed = "token_type_ids" in engine.inputs
 
     @property
     def package(self) -> ModelPackage:
@@ -136,7 +137,7 @@ class Model:
             with Progress("encode", total, shown=progress) as bar:
                 for rows in self._compute(texts, "sentence_embedding" if normalize else "pooled"):
                     if width < rows.shape[1]:
-                        rows = _cut(rows, width, normalize=normalize)
+                        rows = truncate(rows, width, normalize=normalize)
                     bar.add(len(rows))
                     yield rows.astype(_DTYPES[dtype], copy=False)
 
@@ -164,13 +165,38 @@ class Model:
         predictions = []
         with Progress("classify", len(texts), shown=progress) as bar:
             for logits in self._compute(texts, "logits", pairs=True):
-                for row in _softmax(logits):
-                    order = np.argsort(-row, kind="stable")[:top_k]
-                    scores = {self.labels[i]: float(row[i]) for i in order}
-                    label = next(iter(scores))
-                    predictions.append(Prediction(label, scores[label], scores))
+                predictions += self.predictions(logits, top_k=top_k)
                 bar.add(len(logits))
         return predictions
+
+    def predictions(
+        self, logits: NDArray[np.float32], *, top_k: int | None = None
+    ) -> list[Prediction]:
+        """Turn logits [n, labels] into predictions."""
+        found = []
+        for row in _softmax(logits):
+            order = np.argsort(-row, kind="stable")[:top_k]
+            scores = {self.labels[i]: float(row[i]) for i in order}
+            label = next(iter(scores))
+            found.append(Prediction(label, scores[label], scores))
+        return found
+
+    def read(self, texts: Sequence[Text], *, pairs: bool = False) -> list[Pieces]:
+        """Return the pieces of texts (or pairs of texts), cut to `max_length`.
+
+        With `compute`, this is for schedulers such as a server's, which join the texts of several
+        callers; everyone else is better served by `encode`.
+        """
+        check = check_text_or_pair if pairs else check_text
+        return self._pieces.read([check(t, i) for i, t in enumerate(texts)])
+
+    def compute(self, texts: Sequence[Pieces], output: Output) -> NDArray[np.float32]:
+        """Compute one output of texts of equal length in pieces, [len(texts), width]."""
+        return self._engine.run(join(texts, range(len(texts)), with_types=self._typed), output)
+
+    def spans(self, text: str) -> list[Span]:
+        """Return the pieces of a text, uncut, with their places in the normalised text."""
+        return self._pieces.spans(check_text(text, 0))
 
     def tokenize(self, text: str) -> list[str]:
         """Return the pieces of a text as the model reads them, specials included."""
@@ -196,7 +222,7 @@ class Model:
         return check_integer("truncate_dim", truncate_dim, low=1, high=self.dim)
 
     def _compute(
-        self, texts: Iterable[Any], output: str, *, pairs: bool = False
+        self, texts: Iterable[Any], output: Output, *, pairs: bool = False
     ) -> Iterator[NDArray[np.float32]]:
         """Yield an output for chunks of texts, tokenising one chunk ahead."""
         # The iterable is read here, in the thread of the caller: it may be bound to it.
@@ -225,10 +251,10 @@ class Model:
         rows = [first.setdefault(check(t, start + i), len(first)) for i, t in enumerate(texts)]
         return _Prepared(self._pieces.read(list(first)), np.array(rows, dtype=np.int64))
 
-    def _run(self, prepared: "_Prepared", output: str) -> NDArray[np.float32]:
+    def _run(self, prepared: "_Prepared", output: Output) -> NDArray[np.float32]:
         texts = prepared.texts
         result: NDArray[np.float32] | None = None
-        batches = _batches(texts, with_types="token_type_ids" in self._engine.inputs)
+        batches = (join(texts, rows, with_types=self._typed) for rows in equal_lengths(texts))
         for indices, rows in self._engine.run_all(batches, output):
             if result is None:
                 result = np.empty((len(texts), rows.shape[1]), dtype=np.float32)
@@ -249,24 +275,9 @@ class _Prepared:
     rows: NDArray[np.int64]
 
 
-def _batches(texts: Sequence[Pieces], *, with_types: bool) -> Iterator[Batch]:
-    """Group texts of equal length, the longest first so that no lane is left with them."""
-    by_length: dict[int, list[int]] = {}
-    for index, text in enumerate(texts):
-        by_length.setdefault(len(text.ids), []).append(index)
-    for length in sorted(by_length, reverse=True):
-        indices = by_length[length]
-        size = max(1, _BATCH_PIECES // length)
-        for start in range(0, len(indices), size):
-            chosen = indices[start : start + size]
-            feeds = {"input_ids": np.array([texts[i].ids for i in chosen], dtype=np.int64)}
-            if with_types:
-                second = np.array([[texts[i].second] for i in chosen])
-                feeds["token_type_ids"] = (np.arange(length) >= second).astype(np.int64)
-            yield Batch(np.array(chosen, dtype=np.int64), feeds)
-
-
-def _cut(rows: NDArray[np.float32], width: int, *, normalize: bool) -> NDArray[np.float32]:
+def truncate(
+    rows: NDArray[np.float32], width: int, *, normalize: bool = True
+) -> NDArray[np.float32]:
     """Keep the first dimensions; a part of a unit vector is shorter than 1."""
     rows = rows[:, :width]
     if not normalize:

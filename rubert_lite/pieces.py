@@ -44,6 +44,16 @@ class Pieces:
     cut: bool  # the text had more
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece and the characters of the normalised text that it covers; none for a special one."""
+
+    id: int
+    piece: str
+    start: int | None
+    stop: int | None
+
+
 class PieceReader:
     """A tokenizer without truncation and padding, and the bounds on what it is given."""
 
@@ -74,6 +84,17 @@ class PieceReader:
         given = normalize_text(bounded(text, self._longest))
         encoding = self._tokenizer.encode(given, add_special_tokens=False)
         return ["[CLS]", *encoding.tokens[: self._max_length - 2], "[SEP]"]
+
+    def spans(self, text: str) -> list[Span]:
+        """Return the pieces of a text, uncut, with their places; see `normalize_text`."""
+        given = normalize_text(bounded(text, self._longest))
+        encoding = self._tokenizer.encode(given, add_special_tokens=False)
+        inner = zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True)
+        return [
+            Span(self._cls, "[CLS]", None, None),
+            *(Span(number, piece, start, stop) for number, piece, (start, stop) in inner),
+            Span(self._sep, "[SEP]", None, None),
+        ]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the pieces that texts have before they are cut to `max_length`, specials included.

@@ -1,19 +1,20 @@
 """classify: labels, scores, pairs."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rubert_lite import InputError, Model, Prediction
+from rubert_lite.batches import join
+from rubert_lite.engine import Batch
 
 
 def test_predictions_are_softmax_in_order(classifier: Model) -> None:
     texts = ["мир", "день", ""]
     found = classifier.classify(texts)
     pooled = classifier.encode(texts, normalize=False)
-    logits = classifier._engine.run(next(_batch_of(classifier, "день")), "logits")[0]
+    logits = classifier._engine.run(_batch_of(classifier, "день"), "logits")[0]
     expected = np.exp(logits) / np.exp(logits).sum()
     scores = found[1].scores
     assert {
@@ -25,17 +26,15 @@ def test_predictions_are_softmax_in_order(classifier: Model) -> None:
     assert set(scores) == {"добро", "зло", "ничто"}
 
 
-def _batch_of(model: Model, text: Any) -> Iterator[Any]:
-    from rubert_lite.model import _batches
-
-    return _batches(model._pieces.read([text]), with_types=True)
+def _batch_of(model: Model, text: Any) -> Batch:
+    return join(model.read([text], pairs=True), [0], with_types=True)
 
 
 def test_token_types_begin_with_the_second_text(classifier: Model) -> None:
-    [batch] = _batch_of(classifier, ("мир", "и день"))
+    batch = _batch_of(classifier, ("мир", "и день"))
     assert batch.feeds["input_ids"].shape == (1, 6)
     assert batch.feeds["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1]]
-    [batch] = _batch_of(classifier, "мир и день")
+    batch = _batch_of(classifier, "мир и день")
     assert batch.feeds["token_type_ids"].tolist() == [[0, 0, 0, 0, 0]]
 
 
