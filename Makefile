@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DEV := cpu,train,export,dev
+DEV := cpu,train,export,serve,dev
 
 .PHONY: run lint test test-slow toy bench loadtest build clean
 

@@ -1,0 +1,1 @@
+"""HTTP over a model: the OpenAI, text-embeddings-inference and Open Inference protocols."""

@@ -1,0 +1,114 @@
+"""The ASGI application: routes of three protocols, probes, metrics and the page."""
+
+from importlib.resources import files
+
+import orjson
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from rubert_lite import Model
+from rubert_lite.errors import RubertLiteError
+
+from . import oip, openai, tei
+from .faults import Unavailable, fault_of, respond
+from .gate import Gate, Keys
+from .metrics import Metrics
+from .openapi import Endpoint, document
+from .schemas import EmbeddingsRequest, EmbedRequest, InferRequest, PredictRequest, TokenizeRequest
+from .service import Service
+from .settings import Settings
+from .writing import json_response
+
+_MODEL = "/v2/models/{name}"
+_VERSION = f"{_MODEL}/versions/{{version}}"
+# The page runs its own script and style, and asks nobody but this server.
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline';"
+    " script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+def create_app(model: Model, settings: Settings) -> tuple[ASGIApp, Service, Keys]:
+    """Return the application, and the parts that signals act on."""
+    metrics = Metrics()
+    service, keys = Service(model, settings, metrics), Keys(settings)
+    endpoints = list_endpoints(settings)
+    routes = [Route(e.path, e.handler, methods=["POST" if e.body else "GET"]) for e in endpoints]
+    if settings.docs:
+        text = orjson.dumps(document(endpoints), option=orjson.OPT_INDENT_2)
+
+        async def openapi(request: Request) -> Response:
+            return Response(text, media_type="application/json")
+
+        routes.append(Route("/openapi.json", openapi))
+    if settings.page:
+        html = (files(__package__) / "page.html").read_text(encoding="utf-8")
+
+        async def page(request: Request) -> Response:
+            return HTMLResponse(html, headers=_PAGE_HEADERS)
+
+        routes.append(Route("/", page))
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            kind: _failed for kind in (RubertLiteError, ValidationError, HTTPException)
+        },
+    )
+    app.state.service = service
+    return Gate(app, service, keys), service, keys
+
+
+def list_endpoints(settings: Settings) -> list[Endpoint]:
+    """Name every route that the OpenAPI document tells of."""
+    found = [
+        Endpoint("/v1/embeddings", openai.embeddings, "Vectors of texts", EmbeddingsRequest),
+        Endpoint("/v1/models", openai.models, "The models served"),
+        Endpoint("/v1/models/{name}", openai.model, "A model"),
+        Endpoint("/embed", tei.embed, "Vectors of texts, as bare lists", EmbedRequest),
+        Endpoint("/predict", tei.predict, "Labels and scores", PredictRequest),
+        Endpoint("/tokenize", tei.tokenize, "Pieces of texts", TokenizeRequest),
+        Endpoint("/info", tei.info, "The model and the limits"),
+        Endpoint("/health", _ready, "Whether to send requests here", open=True),
+        Endpoint("/health/live", _live, "Whether the process works", open=True),
+        Endpoint("/health/ready", _ready, "Whether to send requests here", open=True),
+        Endpoint("/v2", oip.metadata, "The server"),
+        Endpoint("/v2/health/live", oip.live, "Whether the process works", open=True),
+        Endpoint("/v2/health/ready", oip.ready, "Whether to send requests here", open=True),
+    ]
+    for path in (_MODEL, _VERSION):
+        found += [
+            Endpoint(path, oip.model, "The tensors of a model"),
+            Endpoint(f"{path}/ready", oip.model_ready, "Whether the model is ready"),
+            Endpoint(f"{path}/infer", oip.infer, "Outputs of texts or pairs", InferRequest),
+        ]
+    if settings.metrics:
+        found.append(Endpoint("/metrics", _metrics, "Prometheus", answer="text/plain"))
+    return found
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return respond(request.url.path, fault_of(error))
+
+
+async def _live(request: Request) -> Response:
+    return json_response({"status": "live"})
+
+
+async def _ready(request: Request) -> Response:
+    service: Service = request.app.state.service
+    if not service.ready:
+        raise Unavailable("the server is stopping: ask another one")
+    return json_response({"status": "ready"})
+
+
+async def _metrics(request: Request) -> Response:
+    service: Service = request.app.state.service
+    text, kind = service.metrics.text()
+    return Response(text, headers={"content-type": kind})

@@ -1,0 +1,128 @@
+"""Errors of the server, and what each protocol calls them.
+
+Overloaded       429 + Retry-After   the queue is full
+TooLarge         413                 body, text or request beyond a limit
+Unavailable      503                 draining, past the deadline, or the graph failed
+Unauthorized     401
+Refused          408, 415            a slow body, a type that is not read
+InputError       422                 OpenAI and Open Inference routes: 400
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from rubert_lite.errors import InputError, ModelNotFound, RubertLiteError
+
+
+class Overloaded(RubertLiteError):
+    """The queue is full; `retry_after` says in how many seconds it should have room."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        """Keep the seconds, rounded up."""
+        super().__init__(message)
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class TooLarge(InputError):
+    """A request is beyond a limit."""
+
+
+class Refused(InputError):
+    """A request of a kind that is not read; `status` says which kind of refusal."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """Keep the HTTP status: 408 or 415."""
+        super().__init__(message)
+        self.status = status
+
+
+class Empty(InputError):
+    """A request has no texts."""
+
+
+class Unauthorized(RubertLiteError):
+    """A key is missing or wrong."""
+
+
+class Unavailable(RubertLiteError):
+    """The server cannot answer now."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error as HTTP knows it."""
+
+    status: int
+    kind: str  # text-embeddings-inference's error_type
+    message: str
+    retry_after: int | None = None
+
+
+def fault_of(error: Exception) -> Fault:
+    """Classify an error; what has no name of its own is a 500 without details."""
+    if isinstance(error, Overloaded):
+        return Fault(429, "Overloaded", str(error), error.retry_after)
+    if isinstance(error, Unauthorized):
+        return Fault(401, "Unauthorized", str(error))
+    if isinstance(error, Unavailable):
+        return Fault(503, "Unhealthy", str(error), 1)
+    if isinstance(error, HTTPException):  # the router's
+        return Fault(error.status_code, "NotFound", error.detail.lower())
+    if isinstance(error, ModelNotFound):
+        return Fault(404, "NotFound", str(error))
+    if isinstance(error, Refused):
+        return Fault(error.status, "Validation", str(error))
+    if isinstance(error, TooLarge):
+        return Fault(413, "Validation", str(error))
+    if isinstance(error, Empty):
+        return Fault(400, "Empty", str(error))
+    if isinstance(error, InputError):
+        return Fault(422, "Validation", str(error))
+    if isinstance(error, ValidationError):
+        return Fault(422, "Validation", _explain(error))
+    if isinstance(error, RubertLiteError):
+        return Fault(503, "Backend", str(error))
+    return Fault(500, "Backend", "internal error: see the server's log")
+
+
+def _explain(error: ValidationError) -> str:
+    """Say what is wrong where, without the value: it may be a user's text."""
+    problems = []
+    for found in error.errors(include_input=False, include_url=False):
+        place = ".".join(str(part) for part in found["loc"])
+        problems.append(f"{place}: {found['msg']}" if place else found["msg"])
+    return "; ".join(dict.fromkeys(problems))
+
+
+def respond(path: str, fault: Fault) -> Response:
+    """Write a fault as the protocol of a path does."""
+    status = fault.status
+    if status == 422 and path.startswith(("/v1/", "/v2/")):
+        status = 400
+    headers = {}
+    if fault.retry_after is not None:
+        headers["retry-after"] = str(fault.retry_after)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = error_body(path, fault, status)
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def error_body(path: str, fault: Fault, status: int) -> dict[str, Any]:
+    """Return the JSON of an error."""
+    if path.startswith("/v1/"):
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
+            status, "invalid_request_error" if status < 500 else "server_error"
+        )
+        return {
+            "error": {"message": fault.message, "type": kind, "param": None, "code": fault.kind}
+        }
+    if path.startswith("/v2"):
+        return {"error": fault.message}
+    return {"error": fault.message, "error_type": fault.kind}

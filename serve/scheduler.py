@@ -1,0 +1,274 @@
+"""Share lanes among requests: batches of equal length out of whoever waits, fair by pieces.
+
+* A free lane takes the text that is first in line and others of its length, and never waits for
+  more to come.
+* Fair: a text stands in line behind the pieces of its own request, not behind those of others. A
+  request of a thousand texts does not hold up a request of one (start-time fair queueing).
+* The same text in flight twice is computed once.
+* Texts of requests that were given up are dropped before they are computed.
+"""
+
+import asyncio
+import heapq
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rubert_lite import Model
+from rubert_lite.batches import BATCH_PIECES
+from rubert_lite.model import Output
+from rubert_lite.pieces import Pieces
+
+from .faults import Overloaded, TooLarge, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_START_RATE = 20_000.0  # pieces a second and lane, until it is measured
+_SMOOTHING = 0.05
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Rows of one request, in order, and where its time went, in seconds."""
+
+    rows: NDArray[np.float32]
+    queued: float
+    computing: float
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """What one request waits for."""
+
+    future: "asyncio.Future[None]"
+    rows: list[NDArray[np.float32] | None]
+    left: int
+    submitted: float
+    started: float = 0.0
+    live: bool = True
+
+
+@dataclass(eq=False)
+class _Job:
+    """One distinct text."""
+
+    model: Model
+    output: Output
+    text: Pieces
+    waiters: list[tuple[_Ticket, int]]
+    key: tuple[Any, ...]
+    taken: bool = False
+
+    @property
+    def group(self) -> tuple[int, Output, int]:
+        """What has to be equal in a batch."""
+        return id(self.model), self.output, len(self.text.ids)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits."""
+        return any(ticket.live for ticket, _ in self.waiters)
+
+
+@dataclass
+class _Line:
+    """The texts that wait; guarded by the scheduler's lock."""
+
+    first: list[tuple[int, int, _Job]] = field(default_factory=list)  # heap by rank
+    groups: dict[tuple[int, Output, int], deque[_Job]] = field(default_factory=dict)
+    tokens: int = 0
+    clock: int = 0  # rank of the last text taken
+    numbers: "count[int]" = field(default_factory=count)
+
+    def add(self, job: _Job, rank: int) -> None:
+        heapq.heappush(self.first, (rank, next(self.numbers), job))
+        self.groups.setdefault(job.group, deque()).append(job)
+        self.tokens += len(job.text.ids)
+
+    def take(self, size: Callable[[int], int]) -> tuple[list[_Job], list[_Job]]:
+        """Return the jobs of the next batch, and those that nobody wants any more."""
+        dropped: list[_Job] = []
+        while self.first:
+            rank, _, head = heapq.heappop(self.first)
+            if head.taken:
+                continue
+            self.clock = max(self.clock, rank)
+            group = self.groups[head.group]
+            batch: list[_Job] = []
+            room = size(len(head.text.ids))
+            candidates = [head]
+            while len(batch) < room and candidates:
+                job = candidates.pop()
+                if not job.taken:
+                    job.taken = True
+                    self.tokens -= len(job.text.ids)
+                    (batch if job.wanted else dropped).append(job)
+                if group:
+                    candidates.append(group.popleft())
+            group.extendleft(candidates)
+            if not group:
+                del self.groups[head.group]
+            if batch:
+                return batch, dropped
+        return [], dropped
+
+
+class Scheduler:
+    """Lanes (threads) that compute what requests of one event loop wait for."""
+
+    def __init__(
+        self,
+        *,
+        lanes: int,
+        max_queue_tokens: int,
+        on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None,
+    ) -> None:
+        """Start the lanes; `on_batch` is told texts, pieces and seconds of every batch."""
+        self._limit = max_queue_tokens
+        self._on_batch = on_batch
+        self._line = _Line()
+        self._flying: dict[tuple[Any, ...], _Job] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._rate = _START_RATE
+        self._lanes = [
+            threading.Thread(target=self._work, name=f"lane-{i}", daemon=True) for i in range(lanes)
+        ]
+        for lane in self._lanes:
+            lane.start()
+
+    @property
+    def queued_tokens(self) -> int:
+        """Pieces of texts that wait for a lane."""
+        return self._line.tokens
+
+    async def compute(
+        self, model: Model, texts: Sequence[Pieces], output: Output, *, timeout: float
+    ) -> Computed:
+        """Return one output of every text, [len(texts), width].
+
+        Raises Overloaded when the line is full, TooLarge when the texts alone would fill it,
+        Unavailable when the time is over, and what the graph raises.
+        """
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(loop.create_future(), [None] * len(texts), len(texts), time.perf_counter())
+        cost = sum(len(t.ids) for t in texts)
+        if cost > self._limit:
+            raise TooLarge(f"{cost} pieces, expected at most {self._limit} a request: split it")
+        with self._changed:
+            if self._closed:
+                raise Unavailable("the server is stopping: ask another one")
+            waiting = self._line.tokens
+            if waiting and waiting + cost > self._limit:
+                seconds = (waiting + cost - self._limit) / (self._rate * len(self._lanes))
+                raise Overloaded(
+                    f"{waiting} pieces are waiting, and these {cost} would be more than"
+                    f" {self._limit}: come again later",
+                    seconds,
+                )
+            self._enter(ticket, model, texts, output)
+        try:
+            async with asyncio.timeout(timeout):
+                await ticket.future
+        except TimeoutError:
+            raise Unavailable(f"no answer within {timeout:g} s: the server is busy") from None
+        finally:
+            ticket.live = False
+        done = time.perf_counter()
+        rows = np.stack([row for row in ticket.rows if row is not None])
+        return Computed(rows, ticket.started - ticket.submitted, done - ticket.started)
+
+    def _enter(
+        self, ticket: _Ticket, model: Model, texts: Sequence[Pieces], output: Output
+    ) -> None:
+        rank = self._line.clock
+        new = 0
+        for place, text in enumerate(texts):
+            key = (id(model), output, text.second, *text.ids)
+            job = self._flying.get(key)
+            if job is None:
+                job = self._flying[key] = _Job(model, output, text, [], key)
+                rank += len(text.ids)
+                self._line.add(job, rank)
+                new += 1
+            elif job.taken and not ticket.started:
+                ticket.started = ticket.submitted
+            job.waiters.append((ticket, place))
+        self._changed.notify(min(new, len(self._lanes)))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                batch, dropped = self._line.take(_size)
+                for job in dropped:
+                    del self._flying[job.key]
+                if not batch:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                    continue
+                started = time.perf_counter()
+                for job in batch:
+                    for ticket, _ in job.waiters:
+                        ticket.started = ticket.started or started
+            error: Exception | None = None
+            rows: NDArray[np.float32] | None = None
+            try:
+                rows = batch[0].model.compute([job.text for job in batch], batch[0].output)
+            except Exception as problem:  # whatever it is, a request waits for an answer
+                logger.exception("a batch failed")
+                error = problem
+            self._note(batch, time.perf_counter() - started)
+            self._finish(batch, rows, error)
+
+    def _note(self, batch: Sequence[_Job], seconds: float) -> None:
+        tokens = len(batch) * len(batch[0].text.ids)
+        self._rate += _SMOOTHING * (tokens / max(seconds, 1e-6) - self._rate)
+        self._on_batch(len(batch), tokens, seconds)
+
+    def _finish(
+        self, batch: Sequence[_Job], rows: NDArray[np.float32] | None, error: Exception | None
+    ) -> None:
+        ready: list[_Ticket] = []
+        with self._changed:
+            for number, job in enumerate(batch):
+                del self._flying[job.key]
+                for ticket, place in job.waiters:
+                    ticket.rows[place] = None if rows is None else rows[number]
+                    ticket.left -= 1
+                    if ticket.live and (ticket.left == 0 or error is not None):
+                        ready.append(ticket)
+        for ticket in ready:
+            try:
+                ticket.future.get_loop().call_soon_threadsafe(_resolve, ticket.future, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+
+    def close(self) -> None:
+        """Compute what waits, then end the lanes."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for lane in self._lanes:
+            lane.join()
+
+
+def _size(length: int) -> int:
+    return max(1, BATCH_PIECES // length)
+
+
+def _resolve(future: "asyncio.Future[None]", error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)

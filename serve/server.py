@@ -1,0 +1,164 @@
+"""One process that serves: uvicorn on a given socket, our own signals."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+
+import uvicorn
+
+from rubert_lite.errors import RubertLiteError
+
+from .app import create_app
+from .gate import Keys
+from .loading import open_model
+from .service import Service
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+
+
+class JsonLines(logging.Formatter):
+    """A record as a line of JSON; texts of users are in none."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record."""
+        values: dict[str, object] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        for key in ("request_id", "ms"):
+            if hasattr(record, key):
+                values[key] = getattr(record, key)
+        if record.exc_info:
+            values["error"] = self.formatException(record.exc_info)
+        return json.dumps(values, ensure_ascii=False)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send everything to standard error as JSON lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return a socket on the port, which several processes may share; RubertLiteError if taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if settings.workers > 1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+    except OSError as error:
+        sock.close()
+        raise RubertLiteError(
+            f"{settings.host}:{settings.port}: cannot listen there ({error.strerror}): choose"
+            " another --port"
+        ) from error
+    sock.set_inheritable(True)
+    return sock
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers: ours drain before it stops."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def run(settings: Settings, sock: socket.socket, parent: Connection | None = None) -> None:
+    """Serve until SIGTERM, SIGINT, or the end of `parent`; SIGHUP loads model and keys anew."""
+    app, service, keys = create_app(open_model(settings), settings)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        backlog=_BACKLOG,
+        date_header=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=16_384,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+    )
+    server = _Server(config)
+    config.load()
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_serve(server, sock, service, keys, parent))
+    finally:
+        service.close()
+
+
+async def _serve(
+    server: uvicorn.Server,
+    sock: socket.socket,
+    service: Service,
+    keys: Keys,
+    parent: Connection | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []  # a task that nobody holds may vanish
+
+    def stop() -> None:
+        if not stopping:
+            stopping.append(loop.create_task(_drain(server, service)))
+
+    def reload() -> None:
+        stopping_or = loop.create_task(_reload(service, keys))
+        reloads.add(stopping_or)
+        stopping_or.add_done_callback(reloads.discard)
+
+    reloads: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if parent is not None:
+        # Readable when the other end is closed: the parent is gone, however it ended.
+        loop.add_reader(parent.fileno(), stop)
+    host, port = sock.getsockname()[:2]
+    logger.info("listening on http://%s:%d", host, port)
+    await server.serve(sockets=[sock])
+
+
+async def _drain(server: uvicorn.Server, service: Service) -> None:
+    """Say "unready" and keep answering for a while, then close and finish."""
+    if service.draining:
+        return
+    service.draining = True
+    logger.info("draining for %g s", service.settings.drain_seconds)
+    await asyncio.sleep(service.settings.drain_seconds)
+    server.should_exit = True
+
+
+async def _reload(service: Service, keys: Keys) -> None:
+    try:
+        keys.reload()
+        await asyncio.to_thread(service.reload)
+    except RubertLiteError as error:
+        logger.error("reload refused, the old model stays: %s", error)
+    except Exception:
+        logger.exception("reload failed, the old model stays")
+    else:
+        logger.info("reloaded %s", service.settings.model)
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which passes it on as SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)

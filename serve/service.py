@@ -1,0 +1,162 @@
+"""What every protocol does: check texts, tokenise them, wait for a lane."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rubert_lite import Model, Prediction
+from rubert_lite.errors import InputError
+from rubert_lite.inputs import Text
+from rubert_lite.model import Output, truncate
+from rubert_lite.pieces import Pieces, Span
+
+from .faults import Empty, TooLarge
+from .loading import open_model
+from .metrics import Metrics
+from .scheduler import Scheduler
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_INLINE_CHARS = 4096  # fewer characters are tokenised at once: a thread would cost more
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows, pieces and seconds of one request."""
+
+    rows: NDArray[np.float32]
+    tokens: int
+    phases: dict[str, float]  # tokenization, queue, inference
+
+
+class Service:
+    """A model, its scheduler and its limits, for one process."""
+
+    def __init__(self, model: Model, settings: Settings, metrics: Metrics) -> None:
+        """Start the lanes; the model may be swapped later."""
+        self.model = model
+        self.settings = settings
+        self.metrics = metrics
+        self.draining = False
+        self.scheduler = Scheduler(
+            lanes=settings.lanes or model.lanes,
+            max_queue_tokens=settings.max_queue_tokens,
+            on_batch=self._note,
+        )
+
+    def _note(self, texts: int, tokens: int, seconds: float) -> None:
+        self.metrics.batch.observe(texts)
+        self.metrics.queue.set(self.scheduler.queued_tokens)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a balancer should send requests here."""
+        return not self.draining
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        normalize: bool = True,
+        width: int | None = None,
+        cut: bool | None = None,
+    ) -> Answer:
+        """Return the vectors of texts; `width` keeps the first dimensions."""
+        model = self.model
+        if width is not None and not 1 <= width <= model.dim:
+            raise InputError(f"dimensions = {width}: expected 1 to {model.dim}")
+        output: Output = "sentence_embedding" if normalize else "pooled"
+        answer = await self._compute(model, texts, output, cut=cut)
+        if width is None or width == model.dim:
+            return answer
+        rows = truncate(answer.rows, width, normalize=normalize)
+        return Answer(rows, answer.tokens, answer.phases)
+
+    async def classify(
+        self, texts: Sequence[Text], *, cut: bool | None = None
+    ) -> tuple[list[Prediction], Answer]:
+        """Return a prediction for each text or pair of texts."""
+        model = self.model
+        if not model.labels:
+            name = model.package.manifest.name
+            raise InputError(f"{name} has no labels: it only encodes")
+        answer = await self._compute(model, texts, "logits", cut=cut)
+        return model.predictions(answer.rows), answer
+
+    async def tokenize(self, texts: Sequence[str]) -> list[list[Span]]:
+        """Return the pieces of texts with their places."""
+        self.check(texts)
+        model = self.model
+        return await asyncio.to_thread(lambda: [model.spans(text) for text in texts])
+
+    async def _compute(
+        self, model: Model, texts: Sequence[Text], output: Output, *, cut: bool | None
+    ) -> Answer:
+        began = time.perf_counter()
+        chars = self.check(texts)
+        pairs = output == "logits"
+        if chars <= _INLINE_CHARS:
+            pieces = model.read(texts, pairs=pairs)
+        else:
+            pieces = await asyncio.to_thread(model.read, texts, pairs=pairs)
+        if not (self.settings.auto_truncate if cut is None else cut):
+            _refuse_cut(pieces, model.max_length)
+        read = time.perf_counter()
+        found = await self.scheduler.compute(
+            model, pieces, output, timeout=self.settings.timeout_seconds
+        )
+        tokens = sum(len(p.ids) for p in pieces)
+        phases = {
+            "tokenization": read - began,
+            "queue": found.queued,
+            "inference": found.computing,
+        }
+        self.metrics.phases(phases)
+        self.metrics.texts.inc(len(texts))
+        self.metrics.tokens.inc(tokens)
+        return Answer(found.rows, tokens, phases)
+
+    def check(self, texts: Sequence[Text]) -> int:
+        """Count the characters; refuse what is beyond a limit."""
+        limits = self.settings
+        if not texts:
+            raise Empty("no texts: expected at least one")
+        if len(texts) > limits.max_items:
+            raise TooLarge(f"{len(texts)} texts, expected at most {limits.max_items}: split them")
+        total = 0
+        for place, text in enumerate(texts):
+            chars = len(text) if isinstance(text, str) else sum(map(len, text))
+            if chars > limits.max_item_chars:
+                raise TooLarge(
+                    f"text {place}: {chars} characters, expected at most {limits.max_item_chars}"
+                )
+            total += chars
+        return total
+
+    def reload(self) -> None:
+        """Load the package anew and use it from now on; requests under way keep the old one.
+
+        Raises PackageError, and keeps the old one, if it does not load or compute.
+        """
+        try:
+            self.model = open_model(self.settings)
+        except Exception:
+            self.metrics.reloads.labels("refused").inc()
+            raise
+        self.metrics.reloads.labels("done").inc()
+
+    def close(self) -> None:
+        """Answer what waits, then end the lanes."""
+        self.scheduler.close()
+
+
+def _refuse_cut(pieces: Sequence[Pieces], limit: int) -> None:
+    for place, text in enumerate(pieces):
+        if text.cut:
+            raise TooLarge(f"text {place}: more than {limit} pieces: shorten it or let it be cut")

@@ -1,0 +1,38 @@
+"""Settings of the server: a flag beats an environment variable RUBERT_LITE_*, which beats these."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What `rubert-lite serve` can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="RUBERT_LITE_", extra="ignore", frozen=True)
+
+    model: CliPositionalArg[str] = Field("distil-16k", description="name, directory or hub id")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="0: any free one")
+    workers: int = Field(1, ge=1, description="processes that share the port")
+    lanes: int = Field(0, ge=0, description="threads of a worker; 0: its share of the CPUs")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where to compute")
+    variant: str = Field("", description="graph of the package; empty: its default")
+    max_body_bytes: int = Field(2_000_000, ge=1_000, description="longer bodies are refused")
+    max_items: int = Field(2048, ge=1, description="texts of a request")
+    max_item_chars: int = Field(100_000, ge=1, description="characters of a text")
+    max_queue_tokens: int = Field(65_536, ge=1024, description="waiting pieces; beyond it: 429")
+    auto_truncate: bool = Field(True, description="cut long texts unless a request says otherwise")
+    timeout_seconds: float = Field(30.0, gt=0, description="longest time a request may wait")
+    body_timeout_seconds: float = Field(10.0, gt=0, description="time for a body to arrive")
+    drain_seconds: float = Field(1.0, ge=0, description="unready but answering, before it stops")
+    shutdown_seconds: float = Field(30.0, gt=0, description="time for the last answers after that")
+    api_keys: SecretStr = Field(SecretStr(""), description="comma-separated; empty: none needed")
+    api_keys_file: Path | None = Field(
+        None, description="a key or sha256:HEX a line; read again on SIGHUP"
+    )
+    metrics: bool = Field(True, description="serve /metrics")
+    docs: bool = Field(True, description="serve /openapi.json and /docs")
+    page: bool = Field(True, description="serve the page to try the model at /")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

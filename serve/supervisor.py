@@ -1,0 +1,111 @@
+"""Several worker processes on one port: started by spawn, watched, restarted."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+from .server import bind, configure_logging, ignore_interrupts, run
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_PAUSE = 1.0  # seconds at least between two starts of a worker
+
+
+def supervise(settings: Settings) -> int:
+    """Run `settings.workers` processes until SIGTERM or SIGINT; return the exit status.
+
+    The kernel spreads new connections over the workers (SO_REUSEPORT). One that dies is replaced;
+    SIGHUP is passed on. RubertLiteError if the port is taken.
+    """
+    with bind(settings) as reserved:  # keeps the port while workers come and go
+        port = reserved.getsockname()[1]
+        settings = settings.model_copy(update={"port": port})
+        folder = tempfile.mkdtemp(prefix="rubert-lite-metrics-")
+        os.environ[_METRICS] = folder  # read by the workers; empty at the start
+        try:
+            return _Supervisor(settings).run()
+        finally:
+            del os.environ[_METRICS]
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    lifeline: Connection  # closed when we end, which the worker notices
+    started: float
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+        self._stopping = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._reload)
+        self._workers = [self._start() for _ in range(self._settings.workers)]
+        while not self._stopping:
+            self._replace_dead()
+            time.sleep(0.2)
+        for worker in self._workers:
+            worker.process.terminate()
+        limit = self._settings.drain_seconds + self._settings.shutdown_seconds + 5
+        deadline = time.monotonic() + limit
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        return 0
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=work, args=(self._settings, theirs), name="rubert-lite-worker"
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, time.monotonic())
+
+    def _replace_dead(self) -> None:
+        for place, worker in enumerate(self._workers):
+            if worker.process.is_alive() or time.monotonic() - worker.started < _PAUSE:
+                continue
+            logger.error(
+                "worker %s ended with %s: starting another",
+                worker.process.pid,
+                worker.process.exitcode,
+            )
+            worker.lifeline.close()
+            self._workers[place] = self._start()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        for worker in self._workers:
+            if worker.process.pid is not None and worker.process.is_alive():
+                os.kill(worker.process.pid, signal.SIGHUP)
+
+
+def work(settings: Settings, parent: Connection) -> None:
+    """Be a worker: the target of a spawned process."""
+    ignore_interrupts()
+    configure_logging(settings)
+    own: socket.socket = bind(settings)
+    run(settings, own, parent)
