@@ -58,7 +58,7 @@ def create_app(model: Model, settings: Settings) -> tuple[ASGIApp, Service, Keys
     app = Starlette(
         routes=routes,
         exception_handlers={
-            kind: _failed for kind in (RubertLiteError, ValidationError, HTTPException)
+            kind: _failed for kind in (RubertLiteError, ValidationError, HTTPException, Exception)
         },
     )
     app.state.service = service

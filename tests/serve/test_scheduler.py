@@ -1,0 +1,220 @@
+"""The line in front of the lanes: batches, fairness, bounds, and requests that are given up."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from rubert_lite.pieces import Pieces
+from serve.faults import Overloaded, TooLarge, Unavailable
+from serve.scheduler import Scheduler
+
+
+class Slow:
+    """A model that computes when it is let, and says what it was asked."""
+
+    def __init__(self):
+        self.batches = []
+        self.let = threading.Semaphore(0)
+        self.error = None
+
+    def compute(self, texts, output):
+        self.let.acquire()
+        if self.error:
+            raise self.error
+        self.batches.append([t.ids[0] for t in texts])
+        return np.array([[t.ids[0]] for t in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def slow():
+    return Slow()
+
+
+@pytest.fixture
+def scheduler(slow):
+    made = Scheduler(lanes=1, max_queue_tokens=1000)
+    yield made
+    slow.let.release(10_000)
+    made.close()
+
+
+def texts(*names: int, length: int = 10) -> list[Pieces]:
+    return [Pieces([name] * length, length, False) for name in names]
+
+
+def ask(scheduler, slow, *names, length=10, timeout=30.0):
+    return asyncio.ensure_future(
+        scheduler.compute(slow, texts(*names, length=length), "pooled", timeout=timeout)
+    )
+
+
+async def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        await asyncio.sleep(0.001)
+
+
+async def busy(scheduler, slow):
+    """Occupy the only lane, so that what follows has to wait."""
+    first = ask(scheduler, slow, 999, length=3)
+    await until(lambda: scheduler._line.numbers.__reduce__()[1][0] and not scheduler.queued_tokens)
+    return first
+
+
+def test_requests_share_batches_and_get_their_own_rows(scheduler, slow):
+    async def run():
+        first = await busy(scheduler, slow)
+        others = [ask(scheduler, slow, 1, 2), ask(scheduler, slow, 3), ask(scheduler, slow, 4)]
+        await until(lambda: scheduler.queued_tokens == 40)
+        slow.let.release(10)
+        await first
+        found = [await o for o in others]
+        assert [f.rows[:, 0].tolist() for f in found] == [[1, 2], [3], [4]]
+        assert all(f.queued > 0 and f.computing >= 0 for f in found)
+
+    asyncio.run(run())
+    assert slow.batches == [[999], [1, 2, 3, 4]]
+
+
+def test_batches_are_of_one_length_and_bounded(scheduler, slow):
+    async def run():
+        first = await busy(scheduler, slow)
+        many = ask(scheduler, slow, *range(1, 7), length=128)
+        one = ask(scheduler, slow, 7, length=5)
+        await until(lambda: scheduler.queued_tokens == 6 * 128 + 5)
+        slow.let.release(10)
+        await asyncio.gather(first, many, one)
+
+    asyncio.run(run())
+    assert slow.batches[1:] == [[7], [1, 2, 3, 4], [5, 6]]
+
+
+def test_a_small_request_is_not_held_up_by_a_large_one(scheduler, slow):
+    async def run():
+        first = await busy(scheduler, slow)
+        large = ask(scheduler, slow, *range(1, 10), length=100)
+        await until(lambda: scheduler.queued_tokens == 900)
+        small = ask(scheduler, slow, 50, length=90)
+        await until(lambda: scheduler.queued_tokens == 990)
+        slow.let.release(2)
+        await small
+        assert not large.done()
+        slow.let.release(10)
+        await asyncio.gather(first, large)
+
+    asyncio.run(run())
+    assert slow.batches[1] == [50]
+
+
+def test_equal_texts_in_flight_are_computed_once(scheduler, slow):
+    async def run():
+        first = ask(scheduler, slow, 5)
+        await until(lambda: not scheduler.queued_tokens and scheduler._flying)
+        twins = [ask(scheduler, slow, 5) for _ in range(3)] + [ask(scheduler, slow, 6, 6)]
+        await until(lambda: scheduler.queued_tokens == 10)
+        slow.let.release(10)
+        found = await asyncio.gather(first, *twins)
+        assert [f.rows[:, 0].tolist() for f in found] == [[5], [5], [5], [5], [6, 6]]
+
+    asyncio.run(run())
+    assert slow.batches == [[5], [6]]
+    assert not scheduler._flying and not scheduler._line.groups
+
+
+def test_a_full_line_refuses_and_says_when_to_come_again(scheduler, slow):
+    async def run():
+        first = await busy(scheduler, slow)
+        waiting = ask(scheduler, slow, *range(1, 10), length=100)
+        await until(lambda: scheduler.queued_tokens == 900)
+        scheduler._rate = 10.0
+        with pytest.raises(Overloaded, match="900 pieces are waiting") as error:
+            await ask(scheduler, slow, 1000, 1001, length=100)
+        assert error.value.retry_after == 10  # 100 pieces too many at 10 a second
+        with pytest.raises(TooLarge, match="1100 pieces, expected at most 1000"):
+            await ask(scheduler, slow, *range(11), length=100)
+        fits = ask(scheduler, slow, 2000, length=100)
+        slow.let.release(20)
+        await asyncio.gather(first, waiting, fits)
+
+    asyncio.run(run())
+
+
+def test_what_nobody_waits_for_is_not_computed(scheduler, slow):
+    async def run():
+        first = await busy(scheduler, slow)
+        late = ask(scheduler, slow, 1, timeout=0.01)
+        left = ask(scheduler, slow, 2)
+        shared = [ask(scheduler, slow, 3), ask(scheduler, slow, 3)]
+        await until(lambda: scheduler.queued_tokens == 30)
+        left.cancel()
+        shared[0].cancel()
+        with pytest.raises(Unavailable, match=r"no answer within 0\.01 s"):
+            await late
+        slow.let.release(10)
+        await first
+        assert (await shared[1]).rows.tolist() == [[3]]
+
+    asyncio.run(run())
+    assert slow.batches == [[999], [3]]
+    assert scheduler.queued_tokens == 0 and not scheduler._flying
+
+
+def test_an_error_reaches_everyone_in_the_batch_and_the_lane_goes_on(scheduler, slow):
+    async def run():
+        slow.error = ValueError("broken")
+        both = [ask(scheduler, slow, 1), ask(scheduler, slow, 2)]
+        slow.let.release(2)
+        for waiting in both:
+            with pytest.raises(ValueError, match="broken"):
+                await waiting
+        slow.error = None
+        slow.let.release(1)
+        assert (await ask(scheduler, slow, 3)).rows.tolist() == [[3]]
+
+    asyncio.run(run())
+
+
+def test_closing_answers_what_waits(slow):
+    async def run():
+        scheduler = Scheduler(lanes=2, max_queue_tokens=1000)
+        waiting = [ask(scheduler, slow, i, length=i + 3) for i in range(5)]
+        await until(lambda: len(scheduler._flying) == 5)
+        slow.let.release(10)
+        await asyncio.to_thread(scheduler.close)
+        assert [(await w).rows[0, 0] for w in waiting] == [0, 1, 2, 3, 4]
+        with pytest.raises(Unavailable, match="stopping"):
+            await ask(scheduler, slow, 1)
+
+    asyncio.run(run())
+
+
+def test_many_requests_from_many_lanes_all_get_their_rows():
+    class Quick:
+        def compute(self, texts, output):
+            return np.array([[t.ids[0], len(t.ids)] for t in texts], dtype=np.float32)
+
+    async def run():
+        batches = []
+        scheduler = Scheduler(
+            lanes=4,
+            max_queue_tokens=10**6,
+            on_batch=lambda texts, tokens, seconds: batches.append((texts, tokens)),
+        )
+        rng = np.random.default_rng(0)
+        model = Quick()
+        wanted, asked = [], []
+        for _ in range(500):
+            names = rng.integers(0, 50, rng.integers(1, 20)).tolist()
+            length = int(rng.integers(2, 60))
+            wanted.append([[name, length] for name in names])
+            asked.append(ask(scheduler, model, *names, length=length))
+        found = await asyncio.gather(*asked)
+        assert [f.rows.tolist() for f in found] == wanted
+        assert all(tokens <= 512 for _, tokens in batches)
+        scheduler.close()
+
+    asyncio.run(run())
