@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEV := cpu,train,export,serve,dev
 
-.PHONY: run lint test test-slow toy bench loadtest build clean
+.PHONY: run lint test test-slow toy bench loadtest openapi build clean
 
 run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
 	$(BIN)/python examples/first_steps.py
@@ -27,6 +27,9 @@ toy: $(VENV)/.dev  ## the whole line on self-written sentences, in about a minut
 
 bench loadtest:
 	@echo "make $@: not built yet (see README, Limits)" >&2; exit 2
+
+openapi: $(VENV)/.dev  ## write the document of the routes anew
+	$(BIN)/python -c "from serve.app import *; import sys; sys.stdout.buffer.write(write_document(list_endpoints(Settings())))" > serve/openapi.json
 
 build: $(VENV)/.dev  ## wheel and sdist in dist/
 	$(BIN)/python -m build

@@ -17,13 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        settings = CliApp.run(
-            Settings,
-            cli_args=words,
-            cli_prog_name="rubert-lite serve",
-            cli_kebab_case=True,
-            cli_implicit_flags=True,
-        )
+        settings = CliApp.run(Settings, cli_args=words)
     except (ValidationError, SettingsError) as error:
         print(f"rubert-lite serve: {_explain(error)}", file=sys.stderr)
         return 2

@@ -42,7 +42,7 @@ def create_app(model: Model, settings: Settings) -> tuple[ASGIApp, Service, Keys
     endpoints = list_endpoints(settings)
     routes = [Route(e.path, e.handler, methods=["POST" if e.body else "GET"]) for e in endpoints]
     if settings.docs:
-        text = orjson.dumps(document(endpoints), option=orjson.OPT_INDENT_2)
+        text = write_document(endpoints)
 
         async def openapi(request: Request) -> Response:
             return Response(text, media_type="application/json")
@@ -63,6 +63,11 @@ def create_app(model: Model, settings: Settings) -> tuple[ASGIApp, Service, Keys
     )
     app.state.service = service
     return Gate(app, service, keys), service, keys
+
+
+def write_document(endpoints: list[Endpoint]) -> bytes:
+    """Return /openapi.json; that of the default settings is kept in serve/openapi.json."""
+    return orjson.dumps(document(endpoints), option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def list_endpoints(settings: Settings) -> list[Endpoint]:

@@ -10,7 +10,14 @@ from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 class Settings(BaseSettings):
     """What `rubert-lite serve` can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="RUBERT_LITE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RUBERT_LITE_",
+        extra="ignore",
+        frozen=True,
+        cli_prog_name="rubert-lite serve",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+    )
 
     model: CliPositionalArg[str] = Field("distil-16k", description="name, directory or hub id")
     host: str = Field("127.0.0.1", description="address to listen on")
