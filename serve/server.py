@@ -113,24 +113,26 @@ async def _serve(
     parent: Connection | None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    stopping: list[asyncio.Task[None]] = []  # a task that nobody holds may vanish
+    # A task that nobody holds may vanish.
+    stopping: list[asyncio.Task[None]] = []
+    reloads: set[asyncio.Task[None]] = set()
 
     def stop() -> None:
         if not stopping:
             stopping.append(loop.create_task(_drain(server, service)))
 
     def reload() -> None:
-        stopping_or = loop.create_task(_reload(service, keys))
-        reloads.add(stopping_or)
-        stopping_or.add_done_callback(reloads.discard)
+        task = loop.create_task(_reload(service, keys))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
 
-    reloads: set[asyncio.Task[None]] = set()
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
     if parent is not None:
         # Readable when the other end is closed: the parent is gone, however it ended.
         loop.add_reader(parent.fileno(), stop)
+    sock.listen(_BACKLOG)  # from here on the kernel keeps connections for us
     host, port = sock.getsockname()[:2]
     logger.info("listening on http://%s:%d", host, port)
     await server.serve(sockets=[sock])
