@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PROFILE ?= cpu
 DEV := cpu,train,export,serve,dev
 
 .PHONY: run lint test test-slow toy bench loadtest openapi build clean
@@ -25,7 +26,10 @@ toy: $(VENV)/.dev  ## the whole line on self-written sentences, in about a minut
 	$(BIN)/rubert-lite export runs/toy/06-toy-reviews --to runs/toy/package --force
 	echo "Отличный концерт, приду ещё." | $(BIN)/rubert-lite classify runs/toy/package -
 
-bench loadtest:
+loadtest: $(VENV)/.dev $(VENV)-load/.done  ## the server on one core, open load on another, limits checked
+	PYTHON=$(BIN)/python LOCUST=$(VENV)-load/bin/locust loadtest/run $(PROFILE)
+
+bench:
 	@echo "make $@: not built yet (see README, Limits)" >&2; exit 2
 
 openapi: $(VENV)/.dev  ## write the document of the routes anew
@@ -40,6 +44,12 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Locust brings gevent, which must not meet torch or onnxruntime: an environment of its own.
+$(VENV)-load/.done: constraints.txt
+	$(PYTHON) -m venv $(VENV)-load
+	$(VENV)-load/bin/python -m pip install --quiet -c constraints.txt locust matplotlib numpy
+	touch $@
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu]"

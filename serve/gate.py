@@ -129,7 +129,7 @@ class Gate:
             self._note(scope, number, status, time.perf_counter() - began)
 
     def _admit(self, path: str, headers: Headers) -> None:
-        if not path.startswith(_OPEN):
+        if path != "/" and not path.startswith(_OPEN):  # the page asks for a key itself
             self._keys.check(headers.get("authorization"))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:

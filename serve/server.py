@@ -134,6 +134,8 @@ async def _serve(
         loop.add_reader(parent.fileno(), stop)
     sock.listen(_BACKLOG)  # from here on the kernel keeps connections for us
     host, port = sock.getsockname()[:2]
+    if service.settings.port_file is not None:
+        service.settings.port_file.write_text(f"{port}\n", encoding="ascii")
     logger.info("listening on http://%s:%d", host, port)
     await server.serve(sockets=[sock])
 

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     model: CliPositionalArg[str] = Field("distil-16k", description="name, directory or hub id")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="0: any free one")
+    port_file: Path | None = Field(None, description="write the port here once it is listened on")
     workers: int = Field(1, ge=1, description="processes that share the port")
     lanes: int = Field(0, ge=0, description="threads of a worker; 0: its share of the CPUs")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where to compute")

@@ -1,0 +1,114 @@
+"""Write a Triton model repository for a package: python deploy/triton.py distil-16k --to models/
+
+Two models: NAME_graph is our int8 graph on Triton's onnxruntime backend (batches of equal length,
+as its dynamic batcher joins requests); NAME tokenises in its Python backend, which needs numpy and
+tokenizers in Triton's Python, and asks NAME_graph for each length.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from rubert_lite.locate import locate
+from rubert_lite.package import Manifest, ModelPackage
+
+_GRAPH = """\
+name: "{name}_graph"
+backend: "onnxruntime"
+max_batch_size: 64
+input [ {{ name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] }} ]
+output [ {{ name: "sentence_embedding" data_type: TYPE_FP32 dims: [ {width} ] }} ]
+dynamic_batching {{ max_queue_delay_microseconds: 0 }}
+instance_group [ {{ kind: KIND_CPU count: {lanes} }} ]
+parameters {{ key: "intra_op_thread_count" value: {{ string_value: "1" }} }}
+parameters {{ key: "inter_op_thread_count" value: {{ string_value: "1" }} }}
+"""
+_FRONT = """\
+name: "{name}"
+backend: "python"
+max_batch_size: 0
+input [ {{ name: "text" data_type: TYPE_STRING dims: [ -1 ] }} ]
+output [ {{ name: "sentence_embedding" data_type: TYPE_FP32 dims: [ -1, {width} ] }} ]
+instance_group [ {{ kind: KIND_CPU count: {lanes} }} ]
+"""
+_CODE = '''\
+"""Texts to vectors: tokenises, then asks {name}_graph for the texts of each length."""
+
+import pathlib
+import unicodedata
+
+import numpy as np
+import triton_python_backend_utils as pb
+from tokenizers import Tokenizer
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        folder = pathlib.Path(args["model_repository"]) / args["model_version"]
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation({longest})
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        given = pb.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
+        texts = [unicodedata.normalize("NFC", t.decode("utf-8", "replace")) for t in given]
+        ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
+        rows = np.zeros((len(ids), {width}), dtype=np.float32)
+        for length in sorted({{len(i) for i in ids}}):
+            places = [p for p, i in enumerate(ids) if len(i) == length]
+            for start in range(0, len(places), 64):
+                chosen = places[start : start + 64]
+                tensor = pb.Tensor("input_ids", np.array([ids[p] for p in chosen], dtype=np.int64))
+                answer = pb.InferenceRequest(
+                    model_name="{name}_graph",
+                    requested_output_names=["sentence_embedding"],
+                    inputs=[tensor],
+                ).exec()
+                if answer.has_error():
+                    return pb.InferenceResponse(error=answer.error())
+                output = pb.get_output_tensor_by_name(answer, "sentence_embedding")
+                rows[chosen] = output.as_numpy()
+        return pb.InferenceResponse(output_tensors=[pb.Tensor("sentence_embedding", rows)])
+'''
+
+
+def write_repository(package: ModelPackage, out: Path, *, lanes: int = 2) -> None:
+    """Write both models below `out`; FileExistsError if they are there."""
+    manifest: Manifest = package.manifest
+    name = manifest.name.replace("/", "--")
+    values = {
+        "name": name,
+        "width": manifest.hidden_size,
+        "lanes": lanes,
+        "longest": manifest.max_length,
+    }
+    graph, front = out / f"{name}_graph" / "1", out / name / "1"
+    for folder in (graph, front):
+        folder.mkdir(parents=True)
+    chosen = manifest.variants[manifest.default_variant]
+    shutil.copyfile(package.path / chosen, graph / "model.onnx")
+    shutil.copyfile(package.path / "tokenizer.json", front / "tokenizer.json")
+    (graph.parent / "config.pbtxt").write_text(_GRAPH.format(**values), encoding="utf-8")
+    (front.parent / "config.pbtxt").write_text(_FRONT.format(**values), encoding="utf-8")
+    (front / "model.py").write_text(_CODE.format(**values), encoding="utf-8")
+
+
+def main() -> int:
+    """Read the arguments and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", help="name or directory of a package")
+    parser.add_argument("--to", type=Path, required=True, help="the model repository")
+    parser.add_argument("--lanes", type=int, default=2)
+    arguments = parser.parse_args()
+    write_repository(
+        ModelPackage.open(locate(arguments.model)), arguments.to, lanes=arguments.lanes
+    )
+    print(f"{arguments.to}: written", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
