@@ -60,7 +60,7 @@ def test_it_compares_and_classifies(browser, package: Path, tmp_path: Path) -> N
         first, second, between = browser.execute_script(script)
         assert first == second < between
         browser.save_screenshot(str(tmp_path / "page.png"))
-        assert [x for x in browser.get_log("browser") if x["level"] in ("SEVERE", "WARNING")] == []
+        assert [x for x in browser.get_log("browser") if x["level"] == "SEVERE"] == []
 
 
 def test_it_tells_errors_and_takes_a_key(browser, package: Path) -> None:
