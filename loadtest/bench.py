@@ -1,0 +1,375 @@
+"""Ours and the peers on the same machine, threads and texts: one table, one plot, raw JSON.
+
+    python loadtest/bench.py --out runs/bench [--quick]
+
+Every engine is a process of its own, perhaps in an environment of its own, and they take turns: A, B,
+C, A, B, C, so that a noisy machine is noisy to all. Ratios are the result; milliseconds are of this
+machine. Weights are random (speed does not depend on them), tokenizer and shape are those of a package.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from texts import make_texts
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A row of the table."""
+
+    label: str
+    kind: str  # function of bench_engines
+    option: str
+    needs: str = ""  # module that its environment must have
+    files: tuple[str, ...] = ()  # what it loads, for the bytes on disk
+
+
+ENGINES = (
+    Engine("rubert_lite int8", "rubert_lite", "int8", "", ("fast.int8.onnx", "tokenizer.json")),
+    Engine(
+        "rubert_lite int8-turbo",
+        "rubert_lite",
+        "int8-turbo",
+        "",
+        ("fast.int8-turbo.onnx", "tokenizer.json"),
+    ),
+    Engine("rubert_lite fp32", "rubert_lite", "fp32", "", ("fast.fp32.onnx", "tokenizer.json")),
+    Engine("transformers fp32", "transformers", "float32", "torch", ("model.safetensors",)),
+    Engine("transformers bf16", "transformers", "bfloat16", "torch", ("model.safetensors",)),
+    Engine(
+        "sentence-transformers torch",
+        "sentence_transformers",
+        "torch",
+        "sentence_transformers",
+        ("model.safetensors",),
+    ),
+    Engine(
+        "sentence-transformers ONNX int8",
+        "sentence_transformers",
+        "onnx:onnx/model_quantized.onnx",
+        "sentence_transformers",
+        ("onnx/model_quantized.onnx",),
+    ),
+    Engine("optimum ORT fp32", "optimum", "model.onnx", "optimum", ("onnx/model.onnx",)),
+    Engine(
+        "optimum ORT int8",
+        "optimum",
+        "model_quantized.onnx",
+        "optimum",
+        ("onnx/model_quantized.onnx",),
+    ),
+    Engine("OpenVINO fp32", "openvino", "fp32", "openvino", ("onnx/model.onnx",)),
+    Engine("OpenVINO bf16", "openvino", "bf16", "openvino", ("onnx/model.onnx",)),
+    Engine("OpenVINO int8", "openvino", "int8", "openvino", ("onnx/model.onnx",)),
+    Engine("CTranslate2 int8", "ctranslate2", "int8", "ctranslate2", ("ctranslate2/model.bin",)),
+    Engine("fastembed", "fastembed", "onnx/model.onnx", "fastembed", ("onnx/model.onnx",)),
+    Engine("static (floor)", "static", "-", "", ("tokenizer.json",)),
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A column: texts, how they are given, and how often."""
+
+    name: str
+    texts: Sequence[str]
+    each: bool  # one at a time
+    threads: int
+    rounds: int
+
+
+@dataclass
+class Process:
+    """An engine that runs."""
+
+    engine: Engine
+    threads: int
+    child: "subprocess.Popen[str]"
+    ready: dict[str, Any] = field(default_factory=dict)
+    started: float = 0.0
+
+    @classmethod
+    def start(cls, engine: Engine, python: str, folder: Path, threads: int) -> "Process":
+        """Start it and wait for its first vector."""
+        began = time.perf_counter()
+        words = [python, str(_HERE / "bench_engines.py"), engine.kind, str(folder)]
+        child = subprocess.Popen(
+            [*words, str(threads), engine.option],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        process = cls(engine, threads, child)
+        process.ready = process.read()
+        process.started = time.perf_counter() - began
+        return process
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Give a command and wait for its answer."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps(command) + "\n")
+        self.child.stdin.flush()
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        """Return the next answer; RuntimeError with what the engine complained of."""
+        assert self.child.stdout is not None and self.child.stderr is not None
+        for line in self.child.stdout:
+            if line.startswith("@"):
+                found: dict[str, Any] = json.loads(line[1:])
+                return found
+        raise RuntimeError(self.child.stderr.read()[-2000:])
+
+    def stop(self) -> None:
+        """End it."""
+        self.child.kill()
+        self.child.wait()
+        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def make_work(tokenizer: Tokenizer, *, quick: bool) -> list[Work]:
+    """Return the workloads; lengths are in pieces of `tokenizer`, specials included."""
+    stream = make_texts(7)
+
+    def exactly(pieces: int) -> str:
+        text = ""
+        while len(tokenizer.encode(text).ids) < pieces:
+            text = f"{text} {next(stream)}".strip()
+        while len(tokenizer.encode(text).ids) > pieces:
+            text = text[:-1].rstrip()
+        return text
+
+    share = 5 if quick else 1
+    real = [next(stream) for _ in range(20_000 // share)]
+    return [
+        Work("one text, 16 pieces", [exactly(16) for _ in range(200 // share)], True, 1, 5),
+        Work("one text, 64 pieces", [exactly(64) for _ in range(100 // share)], True, 1, 5),
+        Work("512 pieces, batch 1", [exactly(512) for _ in range(8 // min(share, 2))], True, 1, 3),
+        Work("512 pieces, batch 16", [exactly(512) for _ in range(16)], False, 1, 3),
+        Work(f"{len(real):,} real lengths", real, False, usable_cpus(), 3),
+    ]
+
+
+def usable_cpus() -> int:
+    """Count the CPUs of this process."""
+    return len(os.sched_getaffinity(0))
+
+
+def measure(folder: Path, out: Path, pythons: Sequence[str], *, quick: bool) -> dict[str, Any]:
+    """Run everything on one model directory."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    works = make_work(tokenizer, quick=quick)
+    found: dict[str, Any] = {"engines": {}, "left out": {}}
+    homes = {e.label: home_of(e, pythons) for e in ENGINES}
+    for label, home in homes.items():
+        if home is None:
+            found["left out"][label] = "its package is not installed in any environment"
+    for threads in sorted({w.threads for w in works}):
+        running = []
+        for engine in ENGINES:
+            home = homes[engine.label]
+            if home is None or engine.label in found["left out"]:
+                continue
+            try:
+                process = Process.start(engine, home, folder, threads)
+            except RuntimeError as error:
+                found["left out"][engine.label] = str(error).strip().splitlines()[-1]
+                continue
+            running.append(process)
+            row = found["engines"].setdefault(engine.label, {"work": {}})
+            row.setdefault("cold start s", process.started)
+            row.setdefault("versions", process.ready["versions"])
+            row["MB"] = size_of(folder, engine)
+        for work in (w for w in works if w.threads == threads):
+            _run(work, running, found, out)
+        for process in running:
+            process.stop()
+    return found
+
+
+def _run(work: Work, running: list[Process], found: dict[str, Any], out: Path) -> None:
+    path = out / "texts.json"
+    path.write_text(json.dumps(list(work.texts), ensure_ascii=False), encoding="utf-8")
+    command = {"file": str(path), "each": work.each}
+    times: dict[str, list[float]] = {p.engine.label: [] for p in running}
+    rounds: dict[str, list[float]] = {p.engine.label: [] for p in running}
+    for number in tqdm(range(work.rounds + 1), desc=work.name, unit="round", disable=None):
+        for process in list(running):
+            label = process.engine.label
+            try:
+                answer = process.ask(command)
+            except RuntimeError as error:
+                found["left out"][label] = str(error).strip().splitlines()[-1]
+                running.remove(process)
+                continue
+            found["engines"][label]["peak MB"] = answer["memory"]
+            if number:  # the first round warms up
+                times[label] += answer["times"]
+                rounds[label].append(statistics.median(answer["times"]))
+    for process in running:
+        label = process.engine.label
+        taken = np.array(times[label]) * 1000
+        per_text = taken if work.each else taken / len(work.texts)
+        found["engines"][label]["work"][work.name] = {
+            "threads": work.threads,
+            "p50 ms": float(np.percentile(per_text, 50)),
+            "p99 ms": float(np.percentile(per_text, 99)),
+            "spread": float(max(rounds[label]) / min(rounds[label])),
+        }
+
+
+def home_of(engine: Engine, pythons: Sequence[str]) -> str | None:
+    """Return the first interpreter that has what an engine needs."""
+    for python in pythons:
+        test = (
+            f"import importlib.util as u; raise SystemExit(u.find_spec({engine.needs!r}) is None)"
+        )
+        if not engine.needs or subprocess.run([python, "-c", test]).returncode == 0:
+            return python
+    return None
+
+
+def size_of(folder: Path, engine: Engine) -> float:
+    """Megabytes (10^6) of the files that an engine loads."""
+    return sum((folder / f).stat().st_size for f in engine.files if (folder / f).exists()) / 1e6
+
+
+def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> Path:
+    """Write a package with random weights in every format, of the shape and pieces of another."""
+    if (out / "manifest.json").exists():
+        return out
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+    checkpoint = out.with_name(f"{out.name}-checkpoint")
+    config = AutoConfig.from_pretrained(package)
+    source = vocabulary or package / "tokenizer.json"
+    config.vocab_size = Tokenizer.from_file(str(source)).get_vocab_size()
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(config)
+    model.save_pretrained(checkpoint)
+    shutil.copyfile(source, checkpoint / "tokenizer.json")
+    PreTrainedTokenizerFast(tokenizer_file=str(source)).save_pretrained(checkpoint)
+    shutil.copyfile(source, checkpoint / "tokenizer.json")
+    variants = "int8,fp32,int8-turbo,portable,safetensors"
+    words = [
+        sys.executable,
+        "-m",
+        "export",
+        str(checkpoint),
+        "--to",
+        str(out),
+        "--variants",
+        variants,
+    ]
+    subprocess.run(words, check=True)
+    return out
+
+
+def table(found: dict[str, Any], baseline: str = "transformers fp32") -> list[str]:
+    """Write the Markdown table: milliseconds a text, and how many times the baseline's speed."""
+    rows = found["engines"]
+    names = list(dict.fromkeys(w for row in rows.values() for w in row["work"]))
+    lines = [
+        "| | " + " | ".join(names) + " | cold start s | peak MB | MB on disk |",
+        "|" + " --- |" * (len(names) + 4),
+    ]
+    for label, row in rows.items():
+        cells = []
+        for name in names:
+            work, base = row["work"].get(name), rows.get(baseline, {}).get("work", {}).get(name)
+            if work is None:
+                cells.append("")
+                continue
+            ratio = f" ({base['p50 ms'] / work['p50 ms']:.1f}x)" if base else ""
+            tail = f", p99 {work['p99 ms']:.2f}" if "one text" in name else ""
+            cells.append(f"{work['p50 ms']:.3g}{tail}{ratio}")
+        facts = (row["cold start s"], row.get("peak MB", 0), row["MB"])
+        cells += [f"{facts[0]:.2f}", f"{facts[1]:.0f}", f"{facts[2]:.1f}"]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Draw milliseconds a text of every engine and workload."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = found["engines"]
+    names = list(dict.fromkeys(w for row in rows.values() for w in row["work"]))
+    figure, axes = pyplot.subplots(
+        1, len(names), figsize=(3.4 * len(names), 5), layout="constrained"
+    )
+    labels = list(rows)[::-1]
+    for place, (name, axis) in enumerate(zip(names, np.atleast_1d(axes), strict=True)):
+        values = [rows[label]["work"].get(name, {}).get("p50 ms", 0) for label in labels]
+        colours = ["tab:blue" if x.startswith("rubert_lite") else "tab:gray" for x in labels]
+        axis.barh(labels if place == 0 else range(len(labels)), values, color=colours)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("ms a text (p50)", fontsize=8)
+        if place:
+            axis.set_yticks([])
+        for y, value in enumerate(values):
+            axis.annotate(f"{value:.3g}", (value, y), fontsize=7, va="center")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main() -> int:
+    """Read the arguments, measure, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--package", type=Path, default=Path("rubert_lite/models/distil-16k"))
+    parser.add_argument("--vocabulary", type=Path, help="tokenizer.json of another size")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--python", action="append", default=[], help="interpreters with peers")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the texts")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    name = arguments.vocabulary.parent.name if arguments.vocabulary else arguments.package.name
+    folder = make_model(arguments.package, arguments.out / name, vocabulary=arguments.vocabulary)
+    pythons = [sys.executable, *arguments.python]
+    found = measure(folder, arguments.out, pythons, quick=arguments.quick)
+    found["machine"] = {
+        "cpu": _processor(),
+        "cpus": usable_cpus(),
+        "python": platform.python_version(),
+    }
+    (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    plot(found, arguments.out / f"{name}.png")
+    print("\n".join(table(found)))
+    for label, reason in found["left out"].items():
+        print(f"left out: {label}: {reason}", file=sys.stderr)
+    return 0
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
