@@ -2,9 +2,10 @@
 
     python loadtest/bench.py --out runs/bench [--quick]
 
-Every engine is a process of its own, perhaps in an environment of its own, and they take turns: A, B,
-C, A, B, C, so that a noisy machine is noisy to all. Ratios are the result; milliseconds are of this
-machine. Weights are random (speed does not depend on them), tokenizer and shape are those of a package.
+Every engine is a process of its own, perhaps in an environment of its own, and they take turns: A,
+B, C, A, B, C, so that a noisy machine is noisy to all. Ratios are the result; milliseconds are of
+this machine. Weights are random (speed does not depend on them), tokenizer and shape are those of a
+package.
 """
 
 import argparse

@@ -266,3 +266,30 @@ def test_settings_come_from_flags_then_environment(package: Path, monkeypatch) -
     settings = Settings(max_items=9)
     assert settings.max_items == 9 and Settings().max_items == 7
     assert "a,b" not in repr(settings)
+
+
+def test_an_open_inference_client_of_triton(package: Path) -> None:
+    """In a process of its own: tritonclient brings gevent along."""
+    script = """
+import sys
+import numpy as np
+import tritonclient.http as http
+client = http.InferenceServerClient(sys.argv[1])
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("tiny")
+assert client.get_model_metadata("tiny")["inputs"][0]["datatype"] == "BYTES"
+texts = np.array(["Привет, мир", "день"], dtype=object)
+for binary in (True, False):
+    tensor = http.InferInput("text", [2], "BYTES")
+    tensor.set_data_from_numpy(texts, binary_data=binary)
+    wanted = http.InferRequestedOutput("sentence_embedding", binary_data=binary)
+    found = client.infer("tiny", [tensor], outputs=[wanted])
+    print(found.as_numpy("sentence_embedding").astype(float).tolist())
+"""
+    with serving(package) as running:
+        command = [sys.executable, "-c", script, f"127.0.0.1:{running.port}"]
+        found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    expected = load(package).encode(["Привет, мир", "день"])
+    for line in found.stdout.splitlines():
+        assert np.allclose(json.loads(line), expected, atol=1e-6)
+    assert len(found.stdout.splitlines()) == 2
