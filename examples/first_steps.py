@@ -4,47 +4,56 @@ import time
 
 from rubert_lite import load
 
-# A query, a text of the same meaning in other words, and one of like words with another meaning.
-TRIPLES = [
-    ("Где мой заказ?", "Когда доставят посылку?", "Где мой брат?"),
-    ("Цены на бензин выросли.", "Топливо подорожало.", "Цветы на балконе выросли."),
-    ("Машина сломалась в дороге.", "Автомобиль заглох в пути.", "Машина едет по дороге."),
-    ("Врач выписал лекарство.", "Доктор назначил таблетки.", "Врач выписал журнал."),
-    ("Не могу войти в аккаунт.", "Пароль не подходит.", "Не могу войти в дом."),
-    ("Собака лаяла всю ночь.", "Пёс шумел до утра.", "Соседка спала всю ночь."),
-    ("Сколько стоит билет?", "Какая цена проезда?", "Сколько длится фильм?"),
-    ("Он умер в прошлом году.", "Его не стало год назад.", "Он женился в прошлом году."),
-    ("Ребёнок заболел.", "У малыша температура.", "Ребёнок засмеялся."),
-    ("The train was two hours late.", "Поезд сильно опоздал.", "Тренер опоздал на тренировку."),
+ANSWERS = [
+    "Средства за отменённый рейс поступят на карту в течение десяти дней.",
+    "Чтобы сменить пароль, откройте настройки учётной записи.",
+    "Курьер привезёт посылку завтра с девяти до двенадцати.",
+    "Шоколад ядовит для щенков и взрослых псов.",
+    "При высокой температуре вызовите врача на дом.",
+    "Обжарьте лук и морковь на сковороде до золотистой корочки.",
+    "Снегопад остановил движение транспорта в центре города.",
+    "Акции банка подешевели после квартального отчёта.",
+]
+# Questions share no word with their answers; the number is that of the right answer.
+QUESTIONS = [
+    ("когда вернут деньги за билет на самолёт", 1),
+    ("не могу войти в свой аккаунт", 2),
+    ("где мой заказ из магазина", 3),
+    ("чем опасно кормить собаку", 4),
+    ("ребёнок заболел, что делать", 5),
+    ("рецепт жареных овощей", 6),
+    ("дороги встали из-за погоды", 7),
+    ("что происходит на бирже", 8),
+    ("how do I change my password", 2),
+    ("when will my parcel arrive", 3),
 ]
 TEXTS = ["Спасибо за помощь, всё получилось!", "Ты полный идиот и придурок.", "Закрой рот, тварь."]
 
 
 def main() -> None:
-    """Print cosines, predictions, and how long it took."""
+    """Print what is found, predictions, and how long it took."""
     started = time.perf_counter()
     model = load("distil-16k")
     loaded = time.perf_counter()
-    print(f"{model.package.manifest.name}: {model.dim} dimensions, {model.lanes} lanes")
-    if not model.package.manifest.provenance.get("sentence_stage"):
-        print("(a masked language model: its vectors follow words more than meaning)")
-    flat = [text for triple in TRIPLES for text in triple]
+    print(f"{model.package.manifest.name}: {model.dim} dimensions, {model.lanes} lanes\n")
+    answers = model.encode(ANSWERS)
     began = time.perf_counter()
-    rows = model.encode(flat).reshape(len(TRIPLES), 3, model.dim)
+    questions = model.encode([question for question, _ in QUESTIONS])
     encoded = time.perf_counter()
-    same, other = (rows[:, 0] * rows[:, 1]).sum(1), (rows[:, 0] * rows[:, 2]).sum(1)
-    print("\nCosine with a text of the same meaning | of another meaning but like words:")
-    for (query, right, wrong), a, b in zip(TRIPLES, same, other, strict=True):
-        print(
-            f"  {'ok ' if a > b else '   '} {query}\n      {a:5.2f} {right}\n      {b:5.2f} {wrong}"
-        )
-    print(f"  meaning wins {int((same > other).sum())} times of {len(TRIPLES)}")
+    scores = questions @ answers.T
+    best = scores.argmax(axis=1)
+    print("The nearest answer to each question (none shares a word with it):")
+    for (question, right), row, place in zip(QUESTIONS, scores, best, strict=True):
+        note = "" if place == right - 1 else f"   <- expected: {ANSWERS[right - 1]}"
+        print(f"  {row[place]:.2f}  {question}\n        {ANSWERS[place]}{note}")
+    hits = sum(int(place) == right - 1 for (_, right), place in zip(QUESTIONS, best, strict=True))
+    print(f"  right: {hits} of {len(QUESTIONS)}")
     if model.labels:
         print("\nClasses:")
         for text, found in zip(TEXTS, model.classify(TEXTS), strict=True):
             print(f"  {found.label:8} {found.score:.2f}   {text}")
     print(
-        f"\nloaded in {1000 * (loaded - started):.0f} ms, {len(flat)} texts encoded in"
+        f"\nloaded in {1000 * (loaded - started):.0f} ms, {len(QUESTIONS)} questions encoded in"
         f" {1000 * (encoded - began):.1f} ms"
     )
 

@@ -62,7 +62,11 @@ def _introduction(manifest: Manifest, training: Mapping[str, Any]) -> list[str]:
     vocabulary = chosen.get("vocabulary", {}) if isinstance(chosen, dict) else {}
     if isinstance(vocabulary, dict) and vocabulary.get("tokenizer"):
         source = PurePosixPath(str(vocabulary["tokenizer"])).name
-        lines.append(f"Vocabulary: method {vocabulary.get('method')!r} from that of {source}.")
+        method = vocabulary.get("method")
+        made = f"method {method!r} from that of {source}"
+        if method == "train":
+            made = "WordPiece, trained on the texts below"
+        lines.append(f"Vocabulary: {made}.")
     if "sentence_stage" not in training:
         lines += [
             "",

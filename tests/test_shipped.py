@@ -1,5 +1,8 @@
 """The models that the wheel carries."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from export.sample import TEXTS
 from rubert_lite import available_models, load
 from rubert_lite.locate import shipped_folder
 
+GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(n for n, path in available_models().items() if path.parent == shipped_folder())
 
 
@@ -55,3 +59,18 @@ def test_a_paraphrase_is_nearer_than_another_subject(name):
     cosines = vectors @ vectors.T
     assert cosines[0, 1] > cosines[0, 2] + 0.05
     assert {p.label for p in model.classify(["Закрой рот, тварь."])} <= set(model.labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vectors_are_those_of_the_release(name):
+    """Golden vectors, made by torch when the model was released: tests/make_golden.py."""
+    golden = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    manifest = load(name).package.manifest
+    assert golden["tokenizer_sha256"] == manifest.tokenizer_sha256
+    for variant in manifest.variants:
+        rows = load(name, variant=variant).encode(golden["texts"])
+        expected, exact = (np.array(golden[k]) for k in (variant, "torch"))
+        first = rows[:, : expected.shape[1]]
+        # Processors round 8-bit products differently, but not by much.
+        assert np.abs(first - expected).max() <= 5e-3
+        assert np.abs(first - exact).max() <= 0.03

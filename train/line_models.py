@@ -27,7 +27,15 @@ from .report import plot_run
 from .sentence import Language, Sentences, distil_sentences
 from .shards import iter_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
-from .student import Shape, build, freeze, hidden_size, load_masked_lm, output_rows
+from .student import (
+    Shape,
+    build,
+    freeze,
+    hidden_size,
+    load_masked_lm,
+    output_rows,
+    repeat_positions,
+)
 
 # Standard deviation of such rows: large against a step of Adam, so that they are not washed out.
 _COOCCURRENCE_SCALE = 0.1
@@ -184,6 +192,7 @@ def train_sentence(line: Line) -> None:
             schedule=Schedule(**_part(values, Schedule)),
             out=out,
         )
+        repeat_positions(student, max(c.max_length, line.config.shards.max_length))
         training = json.loads((source / "training.json").read_text(encoding="utf-8"))
         add_sentence_stage(line, training, result)
         write_checkpoint(out, student, source, provenance=training)

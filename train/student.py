@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -197,6 +198,20 @@ def output_rows(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Tensor, T
         return vector
 
     return transform, m.vocab_projector.weight, m.vocab_projector.bias
+
+
+def repeat_positions(model: nn.Module, trained: int) -> None:
+    """Give the positions from `trained` on, which no text reached, copies of trained ones.
+
+    They repeat the last three quarters of those, over and over: the first are special to openings.
+    """
+    embeddings: Any = encoder(model).embeddings
+    rows = embeddings.position_embeddings.weight.data
+    first = trained // 4
+    if first >= trained or trained >= len(rows):
+        return
+    sources = torch.arange(len(rows) - trained, device=rows.device) % (trained - first) + first
+    rows[trained:] = rows[sources]
 
 
 def mean_pooled(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:

@@ -89,11 +89,17 @@ class System:
 
     def properties(self) -> dict[str, float]:
         """Megabytes (10^6) on disk of the files that encode, and the width of the vectors."""
-        if self.config.kind != "package":
+        c = self.config
+        if c.kind == "hashed-tfidf":
+            return {"mb": c.budget / 1e6, "width": c.width}
+        if c.kind == "static":  # an int8 table with a scale for each row
+            rows = Tokenizer.from_file(c.path).get_vocab_size()
+            return {"mb": rows * (c.width + 4) / 1e6, "width": c.width}
+        if c.kind != "package":
             return {}
         manifest = self._package.manifest
         size = sum(manifest.files[name].size for name in self._encoding_files)
-        return {"mb": size / 1e6, "width": self.config.truncate_dim or manifest.hidden_size}
+        return {"mb": size / 1e6, "width": c.truncate_dim or manifest.hidden_size}
 
     @cached_property
     def _package(self) -> ModelPackage:

@@ -205,6 +205,14 @@ def test_the_card_says_what_taught_the_model_and_what_it_is_not(checkpoint, tmp_
     assert (package.path / "LICENSE").read_text() == "the licence"
 
 
+def test_the_card_of_a_trained_vocabulary_names_no_other(checkpoint, tmp_path):
+    vocabulary = {"method": "train", "tokenizer": "folder/of/pieces"}
+    training = TRAINING | {"config": {"vocabulary": vocabulary}}
+    (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    card = (export(checkpoint, tmp_path / "p").path / "README.md").read_text("utf-8")
+    assert "Vocabulary: WordPiece, trained on the texts below." in card and "pieces." not in card
+
+
 @pytest.mark.parametrize("teacher", [None, "sberbank-ai/ruBert-base", "cointegrated/rubert-tiny2"])
 def test_the_card_claims_nothing_that_is_not_known(checkpoint, tmp_path, teacher):
     training = {"sentence_stage": True} | ({"teacher": teacher} if teacher else {})

@@ -16,6 +16,7 @@ from train.student import (
     freeze,
     load_masked_lm,
     output_rows,
+    repeat_positions,
 )
 
 IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]])
@@ -244,3 +245,16 @@ def test_pickled_weights_load_but_pickled_code_does_not_run(tmp_path: Path) -> N
     with pytest.raises(InputError):
         load_masked_lm(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_positions_that_no_text_reached_repeat_trained_ones():
+    model = build(Shape(vocab_size=20, layers=1, hidden_size=8, heads=2, ffn_size=8, max_length=20))
+    rows = model.distilbert.embeddings.position_embeddings.weight.data
+    before = rows.clone()
+    repeat_positions(model, 8)
+    assert torch.equal(rows[:8], before[:8])
+    expected = [2, 3, 4, 5, 6, 7, 2, 3, 4, 5, 6, 7]
+    assert torch.equal(rows[8:], before[expected])
+    repeat_positions(model, 20)
+    repeat_positions(model, 400)
+    assert torch.equal(rows[8:], before[expected])

@@ -1,0 +1,57 @@
+"""The table and the plot of a benchmark."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def table(found: dict[str, Any], baseline: str = "transformers fp32") -> list[str]:
+    """Write the Markdown table: milliseconds a text, and how many times the baseline's speed."""
+    rows = found["engines"]
+    names = list(dict.fromkeys(w for row in rows.values() for w in row["work"]))
+    lines = [
+        "| | " + " | ".join(names) + " | cold start s | peak MB | MB on disk |",
+        "|" + " --- |" * (len(names) + 4),
+    ]
+    for label, row in rows.items():
+        cells = []
+        for name in names:
+            work, base = row["work"].get(name), rows.get(baseline, {}).get("work", {}).get(name)
+            if work is None:
+                cells.append("")
+                continue
+            ratio = f" ({base['p50 ms'] / work['p50 ms']:.1f}x)" if base else ""
+            tail = f", p99 {work['p99 ms']:.2f}" if "one text" in name else ""
+            cells.append(f"{work['p50 ms']:.3g}{tail}{ratio}")
+        facts = (row["cold start s"], row.get("peak MB", 0), row["MB"])
+        cells += [f"{facts[0]:.2f}", f"{facts[1]:.0f}", f"{facts[2]:.1f}"]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Draw milliseconds a text of every engine and workload."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = found["engines"]
+    names = list(dict.fromkeys(w for row in rows.values() for w in row["work"]))
+    figure, axes = pyplot.subplots(
+        1, len(names), figsize=(3.4 * len(names), 5), layout="constrained"
+    )
+    labels = list(rows)[::-1]
+    for place, (name, axis) in enumerate(zip(names, np.atleast_1d(axes), strict=True)):
+        values = [rows[label]["work"].get(name, {}).get("p50 ms", 0) for label in labels]
+        colours = ["tab:blue" if x.startswith("rubert_lite") else "tab:gray" for x in labels]
+        axis.barh(labels if place == 0 else range(len(labels)), values, color=colours)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("ms a text (p50)", fontsize=8)
+        if place:
+            axis.set_yticks([])
+        for y, value in enumerate(values):
+            axis.annotate(f"{value:.3g}", (value, y), fontsize=7, va="center")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
