@@ -36,6 +36,7 @@ openapi: $(VENV)/.dev  ## write the document of the routes anew
 	$(BIN)/python -c "from serve.app import *; import sys; sys.stdout.buffer.write(write_document(list_endpoints(Settings())))" > serve/openapi.json
 
 build: $(VENV)/.dev  ## wheel and sdist in dist/
+	rm -rf build  # setuptools would pack what a former tree left there
 	$(BIN)/python -m build
 
 clean:

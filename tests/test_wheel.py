@@ -1,8 +1,11 @@
 """The wheel, in an environment of its own, outside the checkout."""
 
+import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -26,11 +29,15 @@ def test_the_wheel_holds_the_tree_and_one_top_level_name(wheel):
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     expected = set()
     tracked = subprocess.run(
-        ["git", "ls-files", "rubert_lite", "train", "export"],
+        ["git", "ls-files", "rubert_lite", "train", "export", "serve"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     for name in tracked:
-        if name.endswith((".py", "py.typed")) or "/models/" in name or "/configs/" in name:
+        if (
+            name.endswith((".py", "py.typed", "page.html"))
+            or "/models/" in name
+            or "/configs/" in name
+        ):
             inside = name if name.startswith("rubert_lite/") else f"rubert_lite/{name}"
             expected.add(inside)
     assert names == expected
@@ -65,3 +72,32 @@ def test_it_runs_outside_the_checkout(wheel, tmp_path):
     assert len(encoded.stdout.splitlines()) == 2
     train = run(tool, "train", "all", "--config", "x.toml")
     assert train.returncode == 1 and "rubert-lite[train]" in train.stderr
+    serve = run(tool, "serve", "distil-16k")
+    assert serve.returncode == 1 and "rubert-lite[serve]" in serve.stderr
+    install(f"{wheel}[cpu,serve]")
+    assert "torch" not in run(python, "-m", "pip", "list").stdout
+    _serve_and_ask(tool, tmp_path, clean)
+
+
+def _serve_and_ask(tool: str, folder: Path, env: dict[str, str]) -> None:
+    """Two workers, started by spawn from the installed package; the page is among its files."""
+    port_file = folder / "port"
+    words = [tool, "serve", "--port", "0", "--workers", "2", "--drain-seconds", "0"]
+    process = subprocess.Popen([*words, "--port-file", str(port_file)], cwd=folder, env=env)
+    try:
+        deadline = time.monotonic() + 60
+        while not port_file.exists() or not port_file.read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        url = f"http://127.0.0.1:{port_file.read_text().strip()}"
+        with urllib.request.urlopen(f"{url}/") as page:
+            assert "<canvas" in page.read().decode()
+        body = json.dumps({"input": ["Привет, мир"]}).encode()
+        request = urllib.request.Request(
+            f"{url}/v1/embeddings", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            assert len(json.load(answer)["data"][0]["embedding"]) == 256
+    finally:
+        process.terminate()
+    assert process.wait(timeout=60) == 0
