@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from rubert_lite import Model
 from rubert_lite.errors import RubertLiteError
@@ -35,8 +34,8 @@ _PAGE_HEADERS = {
 }
 
 
-def create_app(model: Model, settings: Settings) -> tuple[ASGIApp, Service, Keys]:
-    """Return the application, and the parts that signals act on."""
+def create_app(model: Model, settings: Settings) -> Gate:
+    """Return the ASGI application; signals act on its `service` and `keys`."""
     metrics = Metrics()
     service, keys = Service(model, settings, metrics), Keys(settings)
     endpoints = list_endpoints(settings)
@@ -62,7 +61,7 @@ def create_app(model: Model, settings: Settings) -> tuple[ASGIApp, Service, Keys
         },
     )
     app.state.service = service
-    return Gate(app, service, keys), service, keys
+    return Gate(app, service, keys)
 
 
 def write_document(endpoints: list[Endpoint]) -> bytes:

@@ -82,8 +82,8 @@ class Gate:
     def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
         """Guard an application."""
         self._app = app
-        self._service = service
-        self._keys = keys
+        self.service = service
+        self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -105,7 +105,7 @@ class Gate:
                 added = MutableHeaders(scope=message)
                 added["x-request-id"] = number
                 added["x-total-time"] = f"{1000 * (time.perf_counter() - began):.3f}"
-                if self._service.draining:
+                if self.service.draining:
                     added["connection"] = "close"
             await send(message)
 
@@ -130,11 +130,11 @@ class Gate:
 
     def _admit(self, path: str, headers: Headers) -> None:
         if path != "/" and not path.startswith(_OPEN):  # the page asks for a key itself
-            self._keys.check(headers.get("authorization"))
+            self.keys.check(headers.get("authorization"))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Read a body within the limits of size and time."""
-        limit = self._service.settings.max_body_bytes
+        limit = self.service.settings.max_body_bytes
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind not in _TYPES:
             raise Refused(415, f"content-type {kind[:40]!r}: expected application/json")
@@ -143,7 +143,7 @@ class Gate:
         given = headers.get("content-length")
         if given is not None and given.isdecimal() and int(given) > limit:
             raise TooLarge(f"body: {given} bytes, expected at most {limit}")
-        seconds = self._service.settings.body_timeout_seconds
+        seconds = self.service.settings.body_timeout_seconds
         parts: list[bytes] = []
         size = 0
         try:
@@ -177,7 +177,7 @@ class Gate:
 
     def _note(self, scope: Scope, number: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        metrics = self._service.metrics
+        metrics = self.service.metrics
         metrics.requests.labels(route, str(status)).inc()
         metrics.duration.labels(route).observe(seconds)
         if access.isEnabledFor(logging.INFO):

@@ -15,7 +15,7 @@ import uvicorn
 from rubert_lite.errors import RubertLiteError
 
 from .app import create_app
-from .gate import Keys
+from .gate import Gate, Keys
 from .loading import open_model
 from .service import Service
 from .settings import Settings
@@ -82,7 +82,7 @@ class _Server(uvicorn.Server):
 
 def run(settings: Settings, sock: socket.socket, parent: Connection | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or the end of `parent`; SIGHUP loads model and keys anew."""
-    app, service, keys = create_app(open_model(settings), settings)
+    app = create_app(open_model(settings), settings)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -100,19 +100,19 @@ def run(settings: Settings, sock: socket.socket, parent: Connection | None = Non
     config.load()
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(server, sock, service, keys, parent))
+            runner.run(_serve(server, sock, app, parent))
     finally:
-        service.close()
+        app.service.close()
 
 
 async def _serve(
     server: uvicorn.Server,
     sock: socket.socket,
-    service: Service,
-    keys: Keys,
+    app: Gate,
     parent: Connection | None,
 ) -> None:
     loop = asyncio.get_running_loop()
+    service, keys = app.service, app.keys
     # A task that nobody holds may vanish.
     stopping: list[asyncio.Task[None]] = []
     reloads: set[asyncio.Task[None]] = set()

@@ -32,10 +32,10 @@ def opened(model: Model) -> Iterator[Opener]:
     started: list[Any] = []
 
     def start(which: Model = model, **settings: Any) -> TestClient:
-        app, service, keys = create_app(which, Settings(**settings))
-        started.append(service)
+        app = create_app(which, Settings(**settings))
+        started.append(app.service)
         client = TestClient(app, raise_server_exceptions=False)
-        client.service, client.keys = service, keys  # type: ignore[attr-defined]
+        client.service, client.keys = app.service, app.keys  # type: ignore[attr-defined]
         return client
 
     yield start
