@@ -29,8 +29,8 @@ toy: $(VENV)/.dev  ## the whole line on self-written sentences, in about a minut
 loadtest: $(VENV)/.dev $(VENV)-load/.done  ## the server on one core, open load on another, limits checked
 	PYTHON=$(BIN)/python LOCUST=$(VENV)-load/bin/locust loadtest/run $(PROFILE)
 
-bench:
-	@echo "make $@: not built yet (see README, Limits)" >&2; exit 2
+bench: $(VENV)/.dev  ## ours and the peers that are installed: one table, one plot, runs/bench/*.json
+	$(BIN)/python loadtest/bench.py
 
 openapi: $(VENV)/.dev  ## write the document of the routes anew
 	$(BIN)/python -c "from serve.app import *; import sys; sys.stdout.buffer.write(write_document(list_endpoints(Settings())))" > serve/openapi.json

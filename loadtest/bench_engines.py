@@ -7,7 +7,6 @@ Imports nothing but the engine, so that every engine may live in its own environ
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -100,7 +99,7 @@ def optimum(folder: Path, threads: int, file: str) -> Encode:
     session.intra_op_num_threads = threads
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = ORTModelForFeatureExtraction.from_pretrained(
-        folder / "onnx", file_name=file, session_options=session
+        folder, subfolder="onnx", file_name=file, session_options=session
     )
 
     def run(texts: list[str]) -> Any:
@@ -268,8 +267,11 @@ def main() -> None:
 
 
 def _memory() -> float:
-    """Peak resident memory in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory in MB; getrusage would begin with the peak of the parent."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def answer(values: dict[str, Any]) -> None:
