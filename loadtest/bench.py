@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_model import make_model
 from bench_report import plot, table
 from texts import make_texts
 from tokenizers import Tokenizer
@@ -254,38 +254,6 @@ def home_of(engine: Engine, pythons: Sequence[str]) -> str | None:
 def size_of(folder: Path, engine: Engine) -> float:
     """Megabytes (10^6) of the files that an engine loads."""
     return sum((folder / f).stat().st_size for f in engine.files if (folder / f).exists()) / 1e6
-
-
-def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> Path:
-    """Write a package with random weights in every format, of the shape and pieces of another."""
-    if (out / "manifest.json").exists():
-        return out
-    import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
-
-    checkpoint = out.with_name(f"{out.name}-checkpoint")
-    config = AutoConfig.from_pretrained(package)
-    source = vocabulary or package / "tokenizer.json"
-    config.vocab_size = Tokenizer.from_file(str(source)).get_vocab_size()
-    torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_config(config)
-    model.save_pretrained(checkpoint)
-    shutil.copyfile(source, checkpoint / "tokenizer.json")
-    PreTrainedTokenizerFast(tokenizer_file=str(source)).save_pretrained(checkpoint)
-    shutil.copyfile(source, checkpoint / "tokenizer.json")
-    variants = "int8,fp32,int8-turbo,portable,safetensors"
-    words = [
-        sys.executable,
-        "-m",
-        "export",
-        str(checkpoint),
-        "--to",
-        str(out),
-        "--variants",
-        variants,
-    ]
-    subprocess.run(words, check=True)
-    return out
 
 
 def main() -> int:

@@ -276,8 +276,7 @@ def _memory() -> float:
 
 def answer(values: dict[str, Any]) -> None:
     """Write a line that the other side waits for; engines may print what they like elsewhere."""
-    sys.__stdout__.write("\n@" + json.dumps(values) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
+    os.write(1, f"\n@{json.dumps(values)}\n".encode())
 
 
 if __name__ == "__main__":

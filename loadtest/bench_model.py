@@ -1,0 +1,40 @@
+"""A model of random weights in every format that an engine reads."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+
+def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> Path:
+    """Write a package with random weights in every format, of the shape and pieces of another."""
+    if (out / "manifest.json").exists():
+        return out
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+    checkpoint = out.with_name(f"{out.name}-checkpoint")
+    config = AutoConfig.from_pretrained(package)
+    source = vocabulary or package / "tokenizer.json"
+    config.vocab_size = Tokenizer.from_file(str(source)).get_vocab_size()
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(config)
+    model.save_pretrained(checkpoint)
+    shutil.copyfile(source, checkpoint / "tokenizer.json")
+    PreTrainedTokenizerFast(tokenizer_file=str(source)).save_pretrained(checkpoint)
+    shutil.copyfile(source, checkpoint / "tokenizer.json")
+    variants = "int8,fp32,int8-turbo,portable,safetensors"
+    words = [
+        sys.executable,
+        "-m",
+        "export",
+        str(checkpoint),
+        "--to",
+        str(out),
+        "--variants",
+        variants,
+    ]
+    subprocess.run(words, check=True)
+    return out
