@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from rubert_lite.manifest import PIECEWISE
+
 from .quantize import quantize_rows
 from .weights import Affine, Layer, Weights
 
@@ -69,8 +71,8 @@ def build(
     """Build the graph.
 
     Inputs: input_ids int64 [batch, length] and, for a BERT with several token types,
-    token_type_ids. Outputs: pooled and sentence_embedding float32 [batch, hidden]; logits [batch,
-    labels] with a head.
+    token_type_ids. Outputs: pooled and sentence_embedding float32 [batch, hidden]; with a
+    head logits [batch, labels], or [batch, length, labels] of a task on pieces.
     """
     graph = _Graph()
     inputs = ["input_ids"]
@@ -86,7 +88,7 @@ def build(
             graph.nodes,
             "rubert_lite",
             [_value(name, TensorProto.INT64, ["batch", "length"]) for name in inputs],
-            [_value(name, TensorProto.FLOAT, ["batch", size]) for name, size in outputs.items()],
+            [_value(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
             list(graph.constants.values()),
         ),
         opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)],
@@ -206,16 +208,23 @@ def _feed_forward(
     return _norm(graph, total, layer.norm2, f"{name}.norm2", weights.epsilon)
 
 
-def _finish(graph: _Graph, hidden: str, weights: Weights) -> dict[str, int]:
+def _finish(graph: _Graph, hidden: str, weights: Weights) -> dict[str, list[str | int]]:
     pooled = graph.add("ReduceMean", [hidden], axes=[1], keepdims=0)
     length = graph.add("ReduceL2", [pooled], axes=[-1], keepdims=1)
     floor = graph.constant(np.float32(_TINY), "tiny")
     unit = graph.add("Div", [pooled, graph.add("Max", [length, floor])])
     graph.rename(pooled, "pooled")
     graph.rename(unit, "sentence_embedding")
-    outputs = {"pooled": weights.hidden_size, "sentence_embedding": weights.hidden_size}
+    width = weights.hidden_size
+    outputs: dict[str, list[str | int]] = {
+        "pooled": ["batch", width],
+        "sentence_embedding": ["batch", width],
+    }
     if weights.head is not None:
+        on_pieces = weights.task in PIECEWISE
         # In float32: it is small, and a label should not turn on rounding.
-        graph.rename(_linear(graph, pooled, weights.head, "head", "fp32"), "logits")
-        outputs["logits"] = len(weights.head.bias)
+        judged = hidden if on_pieces else pooled
+        graph.rename(_linear(graph, judged, weights.head, "head", "fp32"), "logits")
+        labels = len(weights.head.bias)
+        outputs["logits"] = ["batch", "length", labels] if on_pieces else ["batch", labels]
     return outputs

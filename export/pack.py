@@ -155,7 +155,7 @@ def _describe(
         version=VERSION,
         license=training.get("license", "unknown"),
         teacher=training.get("teacher", "unknown"),
-        task="classification" if labels else "embedding",
+        task=cast(Any, weights.task),
         labels=labels,
         vocab_size=vocab_size,
         hidden_size=weights.hidden_size,

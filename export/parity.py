@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 
 from rubert_lite.engine import Batch, Engine
 from rubert_lite.errors import PackageError
+from rubert_lite.manifest import PIECEWISE
 from rubert_lite.normalize import normalize_text
 
-from .weights import read_config
+from .weights import read_config, read_task
 
 Vectors = NDArray[np.float32]
 
@@ -102,8 +103,11 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, Vectors | None]:
-    """Compute pooled vectors (and logits, with a head) with transformers in float32."""
+def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Vectors] | None]:
+    """Compute pooled vectors [cases, D] with transformers in float32 and, with a head, logits.
+
+    Those of a case are [labels], or [pieces, labels] of a task on pieces.
+    """
     import torch
     from safetensors.torch import load_file
     from transformers import AutoModel
@@ -115,24 +119,25 @@ def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, Vectors
         checkpoint, trust_remote_code=False, use_safetensors=True, **options
     )
     model = model.float().eval()
-    pooled = []
+    head = checkpoint / "head.safetensors"
+    tensors = load_file(head) if head.is_file() else None
+    on_pieces = read_task(checkpoint) in PIECEWISE
+    pooled, logits = [], []
     with torch.no_grad():
         for case in cases:
             feeds = {"input_ids": torch.tensor([case.ids])}
             if bert:
                 feeds["token_type_ids"] = torch.tensor([case.types])
-            pooled.append(model(**feeds).last_hidden_state[0].mean(0).numpy())
-    vectors = np.stack(pooled)
-    head = checkpoint / "head.safetensors"
-    if not head.is_file():
-        return vectors, None
-    tensors = load_file(head)
-    logits = vectors @ tensors["weight"].float().numpy().T + tensors["bias"].float().numpy()
-    return vectors, logits
+            hidden = model(**feeds).last_hidden_state[0]
+            pooled.append(hidden.mean(0).numpy())
+            if tensors is not None:
+                judged = hidden if on_pieces else hidden.mean(0)
+                logits.append((judged @ tensors["weight"].float().T + tensors["bias"]).numpy())
+    return np.stack(pooled), logits if tensors is not None else None
 
 
 def measure(
-    graph: bytes, cases: Sequence[Case], *, expected: tuple[Vectors, Vectors | None]
+    graph: bytes, cases: Sequence[Case], *, expected: tuple[Vectors, Sequence[Vectors] | None]
 ) -> Comparison:
     """Compare one of our graphs with the reference."""
     engine = Engine(graph, lanes=1)
@@ -149,13 +154,14 @@ def measure(
         together[indices] = _run(engine, rows, "sentence_embedding")[: len(indices)]
     logits = None
     if expected[1] is not None:
-        found = np.concatenate([_run(engine, [c], "logits") for c in cases])
-        logits = float(np.abs(found - expected[1]).max())
+        found = (_run(engine, [c], "logits")[0] for c in cases)
+        gaps = (np.abs(f - e).max() for f, e in zip(found, expected[1], strict=True))
+        logits = float(max(gaps))
     return _compare(alone, together, expected[0], logits)
 
 
 def measure_portable(
-    graph: bytes, cases: Sequence[Case], *, expected: tuple[Vectors, Vectors | None]
+    graph: bytes, cases: Sequence[Case], *, expected: tuple[Vectors, Sequence[Vectors] | None]
 ) -> Comparison:
     """Compare a graph of last_hidden_state with the reference, alone and in padded batches."""
     engine = Engine(graph, lanes=1)

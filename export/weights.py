@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from rubert_lite.errors import InputError
+from rubert_lite.manifest import TASKS
 
 Array = NDArray[np.float32]
 
@@ -71,7 +72,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weights:
-    """An encoder, and perhaps a linear task head on its mean-pooled vector."""
+    """An encoder, and perhaps a linear task head on its mean-pooled vector, or on each piece."""
 
     pieces: Array  # [vocab, hidden]
     positions: Array  # [max length, hidden]
@@ -81,6 +82,7 @@ class Weights:
     heads: int
     epsilon: float
     head: Affine | None  # [labels, hidden]
+    task: str = "embedding"  # one of rubert_lite.manifest.TASKS
 
     @property
     def hidden_size(self) -> int:
@@ -164,7 +166,21 @@ def read_weights(checkpoint: Path) -> Weights:
         # DistilBERT's norms have this constant in code, BERT's in the configuration.
         epsilon=1e-12 if column == 0 else float(config.get("layer_norm_eps", 1e-12)),
         head=_read_head(checkpoint / "head.safetensors", width),
+        task=read_task(checkpoint),
     )
+
+
+def read_task(checkpoint: Path) -> str:
+    """Return the task of a checkpoint: `finetuning_task` in config.json says what its head does."""
+    if not (checkpoint / "head.safetensors").is_file():
+        return "embedding"
+    found = read_config(checkpoint).get("finetuning_task") or "classification"
+    if found not in TASKS[1:]:
+        raise InputError(
+            f"{checkpoint / 'config.json'}: finetuning_task {found!r}, expected one of"
+            f" {', '.join(TASKS[1:])}"
+        )
+    return str(found)
 
 
 def read_tensors(checkpoint: Path) -> Mapping[str, NDArray[Any]]:

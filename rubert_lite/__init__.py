@@ -19,12 +19,15 @@ from .errors import (
 from .loading import load_model
 from .locate import available_models
 from .locate import locate as _locate  # the plain name would hide the module
-from .model import Model, Prediction
+from .model import Model
+from .predictions import Answer, Entity, Prediction
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "ConfigError",
+    "Entity",
     "InputError",
     "Model",
     "ModelNotFound",

@@ -66,7 +66,7 @@ def _forget_output() -> None:
 
 def _run(words: list[str]) -> int:
     commands = {"models": _models, "info": _info, "verify": _verify}
-    commands |= {"encode": _encode, "classify": _classify}
+    commands |= {"encode": _encode, "classify": _classify, "tag": _tag, "answer": _answer}
     # Looking for installed commands costs time: only when none of ours is asked for.
     others = {} if words and words[0] in commands else _installed_commands()
     if words and words[0] in others:
@@ -134,6 +134,14 @@ def _parser(others: Sequence[str]) -> argparse.ArgumentParser:
     )
     classify.add_argument("--pair-field", help="the second text of a pair, with --field")
     classify.add_argument("--top-k", type=int, metavar="N", help="scores of the best labels only")
+
+    commands.add_parser(
+        "tag", parents=[run], help="print the entities of each text, with places, as JSON lines"
+    )
+    answer = commands.add_parser(
+        "answer", parents=[run], help="print the answer to each question as JSON lines"
+    )
+    answer.add_argument("--context-field", help="the text that has the answer, with --field")
     return parser
 
 
@@ -148,7 +156,7 @@ def _models(arguments: argparse.Namespace) -> None:
         except PackageError as error:
             print(f"rubert-lite: {error}", file=sys.stderr)
             continue
-        what = ", ".join(manifest.labels) if manifest.labels else "embedding"
+        what = ", ".join(manifest.labels) or manifest.task
         print(name, manifest.version, f"{_megabytes(manifest):.1f} MB", what, sep="\t")
 
 
@@ -197,6 +205,25 @@ def _classify(arguments: argparse.Namespace) -> None:
     for chunk in chunks(read_texts(arguments.file, fields=fields)):
         for prediction in model.classify(chunk, top_k=arguments.top_k):
             print(json.dumps(asdict(prediction), ensure_ascii=False))
+
+
+def _tag(arguments: argparse.Namespace) -> None:
+    model = _load(arguments)
+    model.tag([])  # complains before it waits for input
+    fields = (arguments.field,) if arguments.field else ()
+    for chunk in chunks(read_texts(arguments.file, fields=fields)):
+        for entities in model.tag(chunk):
+            found = [asdict(e) for e in entities]
+            print(json.dumps({"entities": found}, ensure_ascii=False))
+
+
+def _answer(arguments: argparse.Namespace) -> None:
+    fields = (arguments.field or "question", arguments.context_field or "context")
+    model = _load(arguments)
+    model.answer([])
+    for chunk in chunks(read_texts(arguments.file, fields=fields)):
+        for answer in model.answer(chunk):
+            print(json.dumps(asdict(answer), ensure_ascii=False))
 
 
 def _load(arguments: argparse.Namespace) -> Model:

@@ -49,6 +49,14 @@ def check_text_or_pair(text: object, position: int) -> Text:
     raise InputError(f"texts[{position}]: {kind}, expected a string or a pair of strings")
 
 
+def check_pair(pair: object, position: int) -> tuple[str, str]:
+    """Return a pair of texts as a tuple."""
+    found = None if isinstance(pair, str) else check_text_or_pair(pair, position)
+    if isinstance(found, tuple):
+        return found
+    raise InputError(f"texts[{position}]: a string, expected a pair of strings")
+
+
 def check_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
     """Return an integer of low..high (no upper bound if None); a bool is none."""
     try:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from .engine import Device, Engine
 from .errors import InputError, PackageError
 from .inputs import check_integer
+from .manifest import PIECEWISE
 from .model import Model
 from .package import TOKENIZER, ModelPackage
 from .pieces import PieceReader
@@ -93,5 +94,10 @@ def _check_graph(package: ModelPackage, engine: Engine, name: str) -> None:
         shape = engine.outputs.get(output)
         if shape is None:
             raise PackageError(f"{where}: no output {output!r}: it has {', '.join(engine.outputs)}")
+        rank = 3 if output == "logits" and manifest.task in PIECEWISE else 2
+        if len(shape) != rank:
+            raise PackageError(
+                f"{where}: {output} has {len(shape)} axes, expected {rank} of a {manifest.task}"
+            )
         if isinstance(shape[-1], int) and shape[-1] != width:
             raise PackageError(f"{where}: {output} has {shape[-1]} columns, expected {width}")

@@ -12,6 +12,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
+# What the logits of a package are of: nothing, a text, each piece, the ends of an answer.
+TASKS = ("embedding", "classification", "token-classification", "question-answering")
+PIECEWISE = TASKS[2:]  # logits [batch, length, labels]
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -32,7 +36,7 @@ class Manifest:
     version: str
     license: str
     teacher: str
-    task: Literal["embedding", "classification"]
+    task: Literal["embedding", "classification", "token-classification", "question-answering"]
     labels: tuple[str, ...]
     vocab_size: int
     hidden_size: int
@@ -118,16 +122,16 @@ def _problems(values: dict[str, Any]) -> list[str]:
             problems.append(f"{key} = {values[key]}, expected at least 1")
     if values["max_length"] in (1, 2):
         problems.append(f"max_length = {values['max_length']} leaves no room for a piece")
-    if values["task"] not in ("embedding", "classification"):
-        problems.append(f"task {values['task']!r}, expected 'embedding' or 'classification'")
+    if values["task"] not in TASKS:
+        problems.append(f"task {values['task']!r}, expected one of {', '.join(TASKS)}")
     if values["pooling"] != "mean":
         problems.append(f"pooling {values['pooling']!r}, expected 'mean'")
     if not all(isinstance(v, str) for v in values["labels"]):
         problems.append("labels are not all strings")
     elif len(set(values["labels"])) != len(values["labels"]):
         problems.append("a label stands twice")
-    if values["task"] == "classification" and not values["labels"]:
-        problems.append("a classification package without labels")
+    if values["task"] != "embedding" and not values["labels"]:
+        problems.append(f"a {values['task']} package without labels")
     sizes = values["truncate_dims"]
     if not all(type(v) is int and 1 <= v <= values["hidden_size"] for v in sizes):
         problems.append(f"truncate_dims {sizes} are not all in 1..{values['hidden_size']}")

@@ -1,15 +1,13 @@
 """From texts to vectors and predictions."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import equal_lengths, join
+from .batches import join
 from .engine import Engine
 from .errors import InputError
 from .inputs import (
@@ -17,28 +15,25 @@ from .inputs import (
     check_collection,
     check_integer,
     check_iterable,
+    check_pair,
     check_text,
     check_text_or_pair,
     chunks,
 )
 from .package import ModelPackage
 from .pieces import PieceReader, Pieces, Span
+from .predictions import Answer, Entity, Prediction, read_labels
+from .prefixes import truncate
 from .progress import Progress
+from .reader import SpanReader
+from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 DType = Literal["float32", "float16"]
 Output = Literal["sentence_embedding", "pooled", "logits"]
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label of a text, and the probability of each label, highest first."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
 
 
 class Model:
@@ -56,6 +51,8 @@ class Model:
         self._engine = engine
         self._variant = variant
         self._typed = "token_type_ids" in engine.inputs
+        self._stream = Stream(pieces, engine, max_length=self.max_length, with_types=self._typed)
+        self._spans = SpanReader(pieces, engine, max_length=self.max_length, with_types=self._typed)
 
     @property
     def package(self) -> ModelPackage:
@@ -69,8 +66,9 @@ class Model:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels of `classify`; empty if the package has none."""
-        return self._package.manifest.labels
+        """Labels of `classify`; empty for a model of another task."""
+        manifest = self._package.manifest
+        return manifest.labels if manifest.task == "classification" else ()
 
     @property
     def max_length(self) -> int:
@@ -135,7 +133,9 @@ class Model:
         def vectors() -> Iterator[NDArray[Any]]:
             total = len(texts) if isinstance(texts, Sequence) else None
             with Progress("encode", total, shown=progress) as bar:
-                for rows in self._compute(texts, "sentence_embedding" if normalize else "pooled"):
+                for rows in self._stream.read(
+                    texts, "sentence_embedding" if normalize else "pooled"
+                ):
                     if width < rows.shape[1]:
                         rows = truncate(rows, width, normalize=normalize)
                     bar.add(len(rows))
@@ -155,31 +155,56 @@ class Model:
         `top_k` bounds the labels in `scores`. Raises InputError for a package without labels.
         """
         check_collection(texts)
-        if not self.labels:
-            raise InputError(
-                f"{self._package.manifest.name}: this model has no labels: classify with one that"
-                " has; `rubert-lite models` lists them"
-            )
+        self._must("classify", "classification")
         if top_k is not None:
             top_k = check_integer("top_k", top_k, low=1)
         predictions = []
         with Progress("classify", len(texts), shown=progress) as bar:
-            for logits in self._compute(texts, "logits", pairs=True):
+            for logits in self._stream.read(texts, "logits", pairs=True):
                 predictions += self.predictions(logits, top_k=top_k)
                 bar.add(len(logits))
         return predictions
+
+    def tag(self, texts: Sequence[str], *, progress: bool = False) -> list[list[Entity]]:
+        """Return the entities of each text, with their places in the string that was given.
+
+        Texts of any length are read whole, in overlapping windows. Raises InputError for a package
+        of another task than token-classification.
+        """
+        check_collection(texts)
+        self._must("tag", "token-classification")
+        labels = self._package.manifest.labels
+        found: list[list[Entity]] = []
+        for checked in _checked(texts, check_text, "tag", shown=progress):
+            found += self._spans.tag(checked, labels)
+        return found
+
+    def answer(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> list[Answer]:
+        """Return the best answer to each (question, context), a stretch of the context.
+
+        Contexts of any length are read whole, in overlapping windows; of a question, half of
+        `max_length`. Raises InputError for a package of another task than question-answering.
+        """
+        check_collection(pairs)
+        self._must("answer", "question-answering")
+        found: list[Answer] = []
+        for checked in _checked(pairs, check_pair, "answer", shown=progress):
+            found += self._spans.answer(checked)
+        return found
+
+    def _must(self, call: str, task: str) -> None:
+        manifest = self._package.manifest
+        if manifest.task != task:
+            raise InputError(
+                f"{manifest.name}: a model for {manifest.task}, {call} needs one for {task};"
+                " `rubert-lite models` lists them"
+            )
 
     def predictions(
         self, logits: NDArray[np.float32], *, top_k: int | None = None
     ) -> list[Prediction]:
         """Turn logits [n, labels] into predictions."""
-        found = []
-        for row in _softmax(logits):
-            order = np.argsort(-row, kind="stable")[:top_k]
-            scores = {self.labels[i]: float(row[i]) for i in order}
-            label = next(iter(scores))
-            found.append(Prediction(label, scores[label], scores))
-        return found
+        return read_labels(logits, self.labels, top_k=top_k)
 
     def read(self, texts: Sequence[Text], *, pairs: bool = False) -> list[Pieces]:
         """Return the pieces of texts (or pairs of texts), cut to `max_length`.
@@ -221,73 +246,14 @@ class Model:
             return self.dim
         return check_integer("truncate_dim", truncate_dim, low=1, high=self.dim)
 
-    def _compute(
-        self, texts: Iterable[Any], output: Output, *, pairs: bool = False
-    ) -> Iterator[NDArray[np.float32]]:
-        """Yield an output for chunks of texts, tokenising one chunk ahead."""
-        # The iterable is read here, in the thread of the caller: it may be bound to it.
-        stream = chunks(texts)
-        chunk, following = next(stream, None), next(stream, None)
-        if chunk is None:
-            return
-        prepared = self._prepare(chunk, 0, pairs=pairs)
-        position, cut = len(prepared.rows), self._count_cut(prepared)
-        if following is not None:
-            with ThreadPoolExecutor(1, thread_name_prefix="rubert-lite-pieces") as ahead:
-                while following is not None:
-                    future = ahead.submit(self._prepare, following, position, pairs=pairs)
-                    yield self._run(prepared, output)
-                    prepared, following = future.result(), next(stream, None)
-                    position += len(prepared.rows)
-                    cut += self._count_cut(prepared)
-        if cut:
-            logger.warning("%d texts were cut to %d pieces", cut, self.max_length)
-        yield self._run(prepared, output)
 
-    def _prepare(self, texts: list[Any], start: int, *, pairs: bool) -> "_Prepared":
-        check = check_text_or_pair if pairs else check_text
-        # Equal texts are computed once.
-        first: dict[Text, int] = {}
-        rows = [first.setdefault(check(t, start + i), len(first)) for i, t in enumerate(texts)]
-        return _Prepared(self._pieces.read(list(first)), np.array(rows, dtype=np.int64))
-
-    def _run(self, prepared: "_Prepared", output: Output) -> NDArray[np.float32]:
-        texts = prepared.texts
-        result: NDArray[np.float32] | None = None
-        batches = (join(texts, rows, with_types=self._typed) for rows in equal_lengths(texts))
-        for indices, rows in self._engine.run_all(batches, output):
-            if result is None:
-                result = np.empty((len(texts), rows.shape[1]), dtype=np.float32)
-            result[indices] = rows
-        assert result is not None
-        return result if len(result) == len(prepared.rows) else result[prepared.rows]
-
-    def _count_cut(self, prepared: "_Prepared") -> int:
-        cut = [i for i, text in enumerate(prepared.texts) if text.cut]
-        return int(np.isin(prepared.rows, cut).sum()) if cut else 0
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Distinct texts of a chunk, tokenised, and which of them each row of the chunk is."""
-
-    texts: list[Pieces]
-    rows: NDArray[np.int64]
-
-
-def truncate(
-    rows: NDArray[np.float32], width: int, *, normalize: bool = True
-) -> NDArray[np.float32]:
-    """Keep the first dimensions; a part of a unit vector is shorter than 1."""
-    rows = rows[:, :width]
-    if not normalize:
-        return rows
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(1e-12))
-    return result
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
-    return result
+def _checked(
+    items: Sequence[Any], check: Callable[[object, int], _T], name: str, *, shown: bool
+) -> Iterator[list[_T]]:
+    """Yield checked chunks, and move the bar when the work on one is done."""
+    start = 0
+    with Progress(name, len(items), shown=shown) as bar:
+        for chunk in chunks(items):
+            yield [check(item, start + i) for i, item in enumerate(chunk)]
+            start += len(chunk)
+            bar.add(len(chunk))

@@ -10,10 +10,12 @@ folded to `и` or `е`.
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 _STRESS = "\u0301"
 _STRESSED = re.compile("(?<=[аеёиоуыэюяАЕЁИОУЫЭЮЯ])\u0301+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_RUN = re.compile(r"\s+|\S+")
 
 
 def replace_surrogates(text: str) -> str:
@@ -38,3 +40,34 @@ def normalize_text(text: str) -> str:
 
 def _compose(text: str) -> str:
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def normalize_with_places(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """Apply the text contract; say of each character where it stood in `text`, as [start, end).
+
+    Where several characters became others together, each of the new ones has all their places.
+    """
+    whole = normalize_text(text)
+    if whole == text:
+        return text, [(i, i + 1) for i in range(len(text))]
+    places: list[tuple[int, int]] = []
+    for run in _RUN.finditer(text):  # nothing composes across white space
+        for part, start, end in _parts(run.group(), run.start()):
+            places += [(start, end)] * len(part)
+    assert len(places) == len(whole)
+    return whole, places
+
+
+def _parts(word: str, start: int) -> Iterator[tuple[str, int, int]]:
+    """Yield normalised parts of a word: characters with their marks, or the whole word."""
+    parts = []
+    begin = 0
+    for place in range(1, len(word) + 1):
+        if place == len(word) or not unicodedata.combining(word[place]):
+            parts.append((normalize_text(word[begin:place]), start + begin, start + place))
+            begin = place
+    whole = normalize_text(word)
+    # Some letters compose without a combining mark between them, such as Hangul's.
+    yield from (
+        parts if "".join(p for p, _, _ in parts) == whole else [(whole, start, start + len(word))]
+    )

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from .inputs import Text
-from .normalize import normalize_text
+from .normalize import normalize_text, normalize_with_places
 
 _WORD_CHARS = 100  # a longer word is one [UNK] for WordPiece
 _LIKELY_CHARS = 8  # of a piece, with the white space around it: more than Russian texts have
@@ -52,6 +52,15 @@ class Span:
     piece: str
     start: int | None
     stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """All pieces of a text, without specials: uncut, each with its place in the text as given."""
+
+    ids: list[int]
+    places: list[tuple[int, int]]  # characters [start, end)
+    words: list[int]  # which word each piece belongs to, counted from 0
 
 
 class PieceReader:
@@ -95,6 +104,29 @@ class PieceReader:
             *(Span(number, piece, start, stop) for number, piece, (start, stop) in inner),
             Span(self._sep, "[SEP]", None, None),
         ]
+
+    def locate(self, texts: Sequence[str]) -> list[Placed]:
+        """Return the pieces of texts with their places in the strings that were given.
+
+        Nothing is cut: the work grows with the length of the text.
+        """
+        given = [normalize_with_places(t) for t in texts]
+        encoded = self._tokenizer.encode_batch([t for t, _ in given], add_special_tokens=False)
+        found = []
+        for encoding, (_, origin) in zip(encoded, given, strict=True):
+            places = [(origin[a][0], origin[max(a, b - 1)][1]) for a, b in encoding.offsets]
+            words = [-1 if w is None else w for w in encoding.word_ids]
+            found.append(Placed(encoding.ids, places, words))
+        return found
+
+    def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> Pieces:
+        """Put specials around pieces that fit into `max_length` together."""
+        ids = [self._cls, *first, self._sep]
+        middle = len(ids)
+        if second is not None:
+            ids += [*second, self._sep]
+        assert len(ids) <= self._max_length
+        return Pieces(ids, middle, False)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the pieces that texts have before they are cut to `max_length`, specials included.

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rubert_lite import Model, Prediction
 from rubert_lite.errors import InputError
 from rubert_lite.inputs import Text
-from rubert_lite.model import Output, truncate
+from rubert_lite.model import Output
 from rubert_lite.pieces import Pieces, Span
+from rubert_lite.prefixes import truncate
 
 from .faults import Empty, TooLarge
 from .loading import open_model

@@ -131,6 +131,16 @@ class PairSourceConfig(Section):
     cap_by: str = ""
 
 
+class TaskSourceConfig(Section):
+    """Labelled texts of the sentence stage; the labels are those of the file."""
+
+    name: str
+    train: str  # jsonl file, may be compressed
+    license: str
+    text: str = "text"  # key of the text
+    label: str = "label"
+
+
 class SentenceConfig(Section):
     """The sentence stage: teacher's vectors, pairs, losses (see Sentences) and schedule."""
 
@@ -156,6 +166,9 @@ class SentenceConfig(Section):
     bag: float = Field(0.0, ge=0)
     language: float = Field(0.0, ge=0)  # weight of the [distil] losses on the shards
     language_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    tasks: list[TaskSourceConfig] = []
+    labels: float = Field(0.0, ge=0)  # weight of the classes of `tasks`
+    labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
     steps: int = Field(1000, ge=1)
     tokens_per_batch: int = Field(8192, ge=16)
     accumulation: int = Field(1, ge=1)
@@ -247,6 +260,8 @@ def _contradictions(config: LineConfig) -> list[str]:
         )
     if sentence and not (sentence.regression or sentence.contrastive or sentence.similarity):
         problems.append("sentence: all of regression, contrastive and similarity are 0")
+    if sentence and bool(sentence.labels) != bool(sentence.tasks):
+        problems.append("sentence: labels (a weight) and tasks are given together or not at all")
     if config.student.hidden_size % max(config.student.heads, 1):
         problems.append(
             f"student.hidden_size = {config.student.hidden_size} is not a multiple of"

@@ -12,19 +12,22 @@ from tokenizers import Tokenizer
 
 from .batches import Texts
 from .checkpoint import write_checkpoint
+from .config import SentenceConfig
 from .cooccurrence import count_pairs, ppmi_rows
+from .corpus import expand
 from .distil import distil
 from .finetune import Keys, Tuning, finetune, read_labelled
 from .folders import Line, fingerprint_source
 from .initialise import initialise
 from .items import Items, Reading, write_items
+from .labels import LabelledTexts
 from .line_vectors import open_cache
 from .links import link, link_vocabularies
 from .loop import Schedule
 from .provenance import add_sentence_stage, provenance
 from .recipe import Pair, Recipe
 from .report import plot_run
-from .sentence import Language, Sentences, distil_sentences
+from .sentence import Language, Sentences, Sources, distil_sentences
 from .shards import iter_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
 from .student import (
@@ -36,6 +39,7 @@ from .student import (
     output_rows,
     repeat_positions,
 )
+from .tasks import Task
 
 # Standard deviation of such rows: large against a step of Adam, so that they are not washed out.
 _COOCCURRENCE_SCALE = 0.1
@@ -151,6 +155,8 @@ def train_sentence(line: Line) -> None:
         name: fingerprint_stage(line.folder(folder))
         for name, folder in (("vectors", "05-vectors"), ("student", "04-student"))
     }
+    if c.tasks:
+        inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
     elsewhere = {"teacher", "teacher_name", "sources", "exclude", "directory", "cache"}
     settings = c.model_dump(exclude=elsewhere)
     language = line.config.distil.model_dump() if c.language else {}
@@ -175,26 +181,21 @@ def train_sentence(line: Line) -> None:
             )
             (data / "done").touch()
         pad_id = tokenizer.token_to_id("[PAD]")
-        shards = line.folder("03-shards")
-        plain = Language(
-            Texts.open(shards, "train"),
-            Texts.open(shards, "valid"),
-            Recipe(**_part(line.config.distil.model_dump(), Recipe)),
-            _piece_counts(shards, len(_vocabularies(line)[2])) if c.bag else None,
-        )
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
+        sources = _sentence_sources(line, c, tokenizer)
         result = distil_sentences(
             _join(line, student, _load_teacher(line) if c.language else None),
             Items.open(data, "train", pad_id=pad_id),
             Items.open(data, "valid", pad_id=pad_id),
-            plain if c.language else None,
+            sources,
             sentences=Sentences(**_part(values, Sentences)),
             schedule=Schedule(**_part(values, Schedule)),
             out=out,
         )
         repeat_positions(student, max(c.max_length, line.config.shards.max_length))
         training = json.loads((source / "training.json").read_text(encoding="utf-8"))
-        add_sentence_stage(line, training, result)
+        counts = sources.labelled.counts if sources.labelled else ()
+        add_sentence_stage(line, training, result, counts)
         write_checkpoint(out, student, source, provenance=training)
         plot_run(out / "metrics.jsonl", out / "loss.png")
         if c.projection == "rotation":
@@ -203,6 +204,24 @@ def train_sentence(line: Line) -> None:
         shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
+
+
+def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> Sources:
+    """Open what the sentence stage reads besides the pairs."""
+    language = labelled = None
+    if c.language:
+        shards = line.folder("03-shards")
+        language = Language(
+            Texts.open(shards, "train"),
+            Texts.open(shards, "valid"),
+            Recipe(**_part(line.config.distil.model_dump(), Recipe)),
+            _piece_counts(shards, len(_vocabularies(line)[2])) if c.bag else None,
+        )
+    if c.labels:
+        tasks = [Task(t.name, t.train, "", "accuracy", t.text, label=t.label) for t in c.tasks]
+        held_out = expand(c.exclude, "sentence.exclude")
+        labelled = LabelledTexts.read(tasks, tokenizer, exclude=held_out, max_length=c.max_length)
+    return Sources(language, labelled)
 
 
 def finetune_head(line: Line) -> None:

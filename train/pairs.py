@@ -88,7 +88,7 @@ def read_pairs(
     No pair of which a side stands in the files `exclude` (lines, tab-separated cells or strings of
     records) comes out. Raises InputError when a source has too many broken lines, or none is left.
     """
-    held_out = {text_hash(clean_text(t).lower()) for t in _strings(exclude)}
+    held_out = held_out_hashes(exclude)
     seen: set[int] = set()
     for index, (source, report) in enumerate(zip(sources, reports, strict=True)):
         chance = random.Random(f"{cleaning.seed} {source.name}")
@@ -160,6 +160,11 @@ def _source_pairs(
                 continue
             taken[group] += 1
             yield TextPair(sides[0], sides[1], index)
+
+
+def held_out_hashes(paths: Iterable[str]) -> set[int]:
+    """Hash the texts of held-out files (lines, cells or strings of records), whatever the case."""
+    return {text_hash(clean_text(t).lower()) for t in _strings(paths)}
 
 
 def _strings(paths: Iterable[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What is said of a checkpoint: who taught it, on what text, by which settings."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,26 @@ def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) 
     }
 
 
-def add_sentence_stage(line: Line, training: dict[str, Any], metrics: dict[str, float]) -> None:
-    """Add to the description of a student what its sentence stage was."""
+def add_sentence_stage(
+    line: Line,
+    training: dict[str, Any],
+    metrics: dict[str, float],
+    labelled: Sequence[int] = (),
+) -> None:
+    """Add to the description of a student what its sentence stage was.
+
+    `labelled`: number of texts of each of the configured tasks.
+    """
     config = line.config.sentence
     assert config is not None
     text = (line.folder("05-vectors") / "pairs.json").read_text(encoding="utf-8")
     training["corpora"] += [
         {"name": r["name"], "license": r["license"], "texts": r["kept"], "use": "pairs"}
         for r in json.loads(text)
+    ]
+    training["corpora"] += [
+        {"name": t.name, "license": t.license, "texts": n, "use": "labels"}
+        for t, n in zip(config.tasks, labelled, strict=True)
     ]
     training["config"]["sentence"] = config.model_dump()
     training["sentence_stage"] = True

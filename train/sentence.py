@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from .bag import Bag
 from .batches import Batch, Texts, plan, plan_epoch
 from .hidden import hidden_cosine
 from .items import Items, SentenceBatch
+from .labels import LabelBatch, LabelHeads, LabelledTexts
 from .loop import Job, Losses, Schedule, accelerator_of, run_job
 from .objective import batch_losses, total
 from .recipe import Heads, Pair, Recipe
@@ -43,6 +45,8 @@ class Sentences:
     bag: float = 0.0  # which pieces the text has, of both kinds of text
     language: float = 0.0  # weight of the losses on plain text
     language_tokens: int = 2048
+    labels: float = 0.0  # classes of labelled texts
+    labels_tokens: int = 2048
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,25 @@ class Language:
     counts: Tensor | None = None  # [V] pieces of the corpus; `Sentences.bag` needs them
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What a sentence stage reads besides the pairs."""
+
+    language: Language | None = None
+    labelled: LabelledTexts | None = None
+
+
+class _Step(NamedTuple):
+    pairs: SentenceBatch
+    plain: Batch | None
+    labelled: LabelBatch | None
+
+
 def distil_sentences(
     pair: Pair,
     items: Items,
     valid: Items,
-    language: Language | None,
+    sources: Sources,
     *,
     sentences: Sentences,
     schedule: Schedule,
@@ -73,6 +91,7 @@ def distil_sentences(
     accelerator = accelerator_of(schedule)
     device = accelerator.device
     pair = pair.to(device)
+    language = sources.language
     modules: dict[str, nn.Module] = {"student": pair.student}
     projector = None
     if sentences.projection == "linear":
@@ -88,9 +107,17 @@ def distil_sentences(
             raise ConfigError(["sentence.bag needs plain text: set sentence.language above 0"])
         bag = Bag(hidden_size(pair.student), counts, pair.vocabularies.special.cpu()).to(device)
         modules["bag"] = bag
+    heads = None
+    if sentences.labels:
+        torch.manual_seed(schedule.seed)
+        if sources.labelled is None:
+            raise ConfigError(["sentence.labels is above 0: give sentence.tasks"])
+        ends = sources.labelled.ends
+        heads = LabelHeads(hidden_size(pair.student), ends, sentences.prefixes).to(device)
+        modules["heads"] = heads
 
-    def losses(item: tuple[SentenceBatch, Batch | None], generator: torch.Generator) -> Losses:
-        batch, plain = item[0].to(device), item[1]
+    def losses(step: _Step, generator: torch.Generator) -> Losses:
+        batch, plain = step.pairs.to(device), step.plain
         pooled = mean_pooled(pair.student, batch.ids, batch.mask)
         parts = sentence_losses(pooled, batch, projector, sentences=sentences)
         value = torch.stack([parts[n] * getattr(sentences, n) for n in parts]).sum()
@@ -110,6 +137,11 @@ def distil_sentences(
                 value = value + sentences.bag * spoken["bag_plain"]
             parts |= spoken
             pieces += int(plain.student_mask.sum())
+        if heads is not None and step.labelled is not None:
+            told = step.labelled.to(device)
+            parts["labels"] = heads(mean_pooled(pair.student, told.ids, told.mask), told.classes)
+            value = value + sentences.labels * parts["labels"]
+            pieces += int(told.mask.sum())
         return Losses(parts, value, pieces)
 
     def judge() -> dict[str, float]:
@@ -121,7 +153,7 @@ def distil_sentences(
     job = Job(
         "sentence",
         modules,
-        lambda skip: _draw(items, language, sentences, schedule, accelerator, skip=skip),
+        lambda skip: _draw(items, sources, sentences, schedule, accelerator, skip=skip),
         losses,
         judge if len(valid) else None,
     )
@@ -160,32 +192,35 @@ def _comparable(
 
 def _draw(
     items: Items,
-    language: Language | None,
+    sources: Sources,
     sentences: Sentences,
     schedule: Schedule,
     accelerator: Accelerator,
     *,
     skip: int,
-) -> Iterator[tuple[SentenceBatch, Batch | None]]:
-    """Deal the planned batches out to the processes in turn, each with one of plain text."""
+) -> Iterator[_Step]:
+    """Deal the planned steps out to the processes in turn."""
     world, rank = accelerator.num_processes, accelerator.process_index
-    first = skip * world
-    planned = plan(items.lengths, tokens=schedule.tokens_per_batch, seed=schedule.seed, skip=first)
-    spoken: Iterator[NDArray[np.int64]] | None = None
-    if language is not None:
-        spoken = plan(
-            language.texts.lengths,
-            tokens=sentences.language_tokens,
-            seed=schedule.seed,
-            skip=first,
+
+    def planned(lengths: NDArray[np.int32] | None, tokens: int) -> Iterator[NDArray[Any] | None]:
+        if lengths is None:
+            return repeat(None)
+        return plan(lengths, tokens=tokens, seed=schedule.seed, skip=skip * world)
+
+    language, labelled = sources.language, sources.labelled if sentences.labels else None
+    drawn = zip(
+        planned(items.lengths, schedule.tokens_per_batch),
+        planned(language.texts.lengths if language else None, sentences.language_tokens),
+        planned(labelled.lengths if labelled else None, sentences.labels_tokens),
+        strict=True,
+    )
+    for pairs, plain, told in islice(drawn, rank, None, world):
+        assert pairs is not None
+        yield _Step(
+            items.batch(pairs.tolist()),
+            language.texts.batch(plain.tolist()) if language and plain is not None else None,
+            labelled.batch(told) if labelled and told is not None else None,
         )
-    for number, indices in enumerate(planned):
-        plain = next(spoken) if spoken is not None else None
-        if number % world == rank:
-            text = None
-            if language is not None and plain is not None:
-                text = language.texts.batch(plain.tolist())
-            yield items.batch(indices.tolist()), text
 
 
 @torch.no_grad()

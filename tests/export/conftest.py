@@ -27,6 +27,7 @@ def write_checkpoint(
     vocab: int = len(PIECES),
     length: int = 64,
     labels: int = 0,
+    task: str = "",
     types: int = 2,
     spec: dict | None = None,
 ) -> Path:
@@ -63,6 +64,8 @@ def write_checkpoint(
         )
         config = json.loads((folder / "config.json").read_text())
         config["id2label"] = {str(i): f"класс-{i}" for i in range(labels)}
+        if task:
+            config["finetuning_task"] = task
         (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False))
     return folder
 

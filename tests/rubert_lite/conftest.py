@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from rubert_lite import Model, load
+from rubert_lite.manifest import PIECEWISE
 from rubert_lite.package import Manifest, seal
 from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec
 
@@ -37,6 +38,9 @@ def graph(
     with_types: bool,
     metadata: dict[str, str],
     outputs: tuple[str, ...] = ("pooled", "sentence_embedding", "logits"),
+    head: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    on_pieces: bool = False,
 ) -> onnx.ModelProto:
     """Build the fast graph of the contract over random rows."""
     random = np.random.default_rng(7)
@@ -45,7 +49,7 @@ def graph(
         return numpy_helper.from_array(np.asarray(values), name)
 
     weights = [
-        constant("rows", random.normal(size=(vocab_size, HIDDEN)).astype(np.float32)),
+        constant("rows", _given(rows, random, vocab_size, HIDDEN)),
         constant("axis", np.array([1])),
         constant("least", np.array(1e-12, dtype=np.float32)),
     ]
@@ -68,8 +72,9 @@ def graph(
     ]
     widths = {"pooled": HIDDEN, "sentence_embedding": HIDDEN}
     if labels:
-        weights.append(constant("head", random.normal(size=(HIDDEN, labels)).astype(np.float32)))
-        nodes.append(helper.make_node("MatMul", ["pooled", "head"], ["logits"]))
+        weights.append(constant("head", _given(head, random, HIDDEN, labels)))
+        judged = last if on_pieces else "pooled"
+        nodes.append(helper.make_node("MatMul", [judged, "head"], ["logits"]))
         widths["logits"] = labels
     model = helper.make_model(
         helper.make_graph(
@@ -77,7 +82,11 @@ def graph(
             "tiny",
             inputs,
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+                helper.make_tensor_value_info(
+                    name,
+                    TensorProto.FLOAT,
+                    ["batch", *(["length"] if on_pieces and name == "logits" else []), width],
+                )
                 for name, width in widths.items()
                 if name in outputs
             ],
@@ -91,6 +100,10 @@ def graph(
     return model
 
 
+def _given(values: np.ndarray | None, random: np.random.Generator, *shape: int) -> np.ndarray:
+    return (random.normal(size=shape) if values is None else values).astype(np.float32)
+
+
 def build(
     directory: Path,
     *,
@@ -98,6 +111,7 @@ def build(
     max_length: int = 16,
     metadata: dict[str, str] | None = None,
     pieces: list[str] = PIECES,
+    task: Any = None,
     **graph_changes: Any,
 ) -> Path:
     """Write a package to a directory and seal it."""
@@ -115,13 +129,15 @@ def build(
         }
         | (metadata or {}),
     }
+    if task in PIECEWISE:
+        settings["on_pieces"] = True
     onnx.save(graph(**settings | graph_changes), directory / "fast.fp32.onnx")
     manifest = Manifest(
         name="tiny",
         version="1",
         license="Apache-2.0",
         teacher="none",
-        task="classification" if labels else "embedding",
+        task=task or ("classification" if labels else "embedding"),
         labels=labels,
         vocab_size=len(pieces),
         hidden_size=HIDDEN,

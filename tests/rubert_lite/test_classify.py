@@ -65,5 +65,7 @@ def test_pairs_are_not_their_texts_joined(classifier: Model) -> None:
 
 def test_model_without_labels_does_not_classify(model: Model) -> None:
     for texts in ([], ["мир"]):
-        with pytest.raises(InputError, match=r"tiny: this model has no labels.*rubert-lite models"):
+        with pytest.raises(
+            InputError, match=r"tiny: a model for embedding, classify needs.*rubert-lite models"
+        ):
             model.classify(texts)

@@ -213,7 +213,7 @@ def test_classify_without_labels_does_not_wait_for_input(
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
     assert main(["classify", str(shared_package)]) == 1
-    assert "has no labels" in capsys.readouterr().err
+    assert "classify needs one for classification" in capsys.readouterr().err
 
 
 def test_cut_texts_are_told_on_standard_error(

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubert_lite.normalize import normalize_text, replace_surrogates
+from rubert_lite.normalize import (
+    normalize_text,
+    normalize_with_places,
+    replace_surrogates,
+)
 
 ANY_TEXT = st.text(
     st.one_of(st.characters(), st.sampled_from("\ud800\udc00\udfff\0йие\u0306\u0301\u0308"))
@@ -59,3 +63,27 @@ def test_result_is_utf8_in_nfc_and_stays(text: str) -> None:
     result.encode("utf-8")
     assert unicodedata.is_normalized("NFC", result)
     assert normalize_text(result) == result
+
+
+def test_places_lead_back_to_the_text_that_was_given() -> None:
+    text = "за\u0301мок и\u0306од \ud800 дом"
+    whole, places = normalize_with_places(text)
+    assert whole == "замок йод \ufffd дом"
+    assert [text[a:b] for a, b in places] == [
+        "з", "а\u0301", "м", "о", "к", " ", "и\u0306", "о", "д", " ", "\ud800", " ", "д", "о", "м",
+    ]  # fmt: skip
+
+
+def test_letters_that_compose_without_marks_share_their_word() -> None:
+    text = "да \u1100\u1161 да"  # two letters of Hangul, one syllable
+    whole, places = normalize_with_places(text)
+    assert whole == "да \uac00 да"
+    assert places[3] == (3, 5) and places[5] == (6, 7)
+
+
+@given(ANY_TEXT)
+def test_places_are_in_order_and_cover_what_they_became(text: str) -> None:
+    whole, places = normalize_with_places(text)
+    assert whole == normalize_text(text) and len(places) == len(whole)
+    assert all(0 <= a < b <= len(text) for a, b in places)
+    assert all(p <= q for p, q in zip(places[:-1], places[1:], strict=True))

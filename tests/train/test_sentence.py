@@ -13,7 +13,7 @@ from train.checkpoint import read_metrics
 from train.items import Items, Reading, principal_rotation, write_items
 from train.loop import Schedule
 from train.recipe import Recipe
-from train.sentence import Language, Sentences, distil_sentences, sentence_losses
+from train.sentence import Language, Sentences, Sources, distil_sentences, sentence_losses
 from train.sentence_losses import ranking, similarity_kl
 from train.vectors import VectorCache, hashes
 
@@ -124,7 +124,7 @@ def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
     assert np.allclose(batch.targets[:1].numpy(), wanted, atol=0.02)
 
 
-def run(tmp_path, data, out, *, steps=6, language=True, **changes):
+def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, **changes):
     torch.manual_seed(0)
     pair = pair_of(TEACHER, SPEC)
     texts = None
@@ -144,7 +144,13 @@ def run(tmp_path, data, out, *, steps=6, language=True, **changes):
     )
     out.mkdir(exist_ok=True)
     return distil_sentences(
-        pair, train, valid, texts, sentences=sentences, schedule=schedule, out=out
+        pair,
+        train,
+        valid,
+        Sources(texts, labelled),
+        sentences=sentences,
+        schedule=schedule,
+        out=out,
     )
 
 

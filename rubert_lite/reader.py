@@ -1,0 +1,120 @@
+"""Read long texts piece by piece: entities and answers with their places in the text as given.
+
+A text past the model's length is read in overlapping windows; each piece is judged in the window
+where it stands farthest from a cut, so that most have context on both sides.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batches import equal_lengths, join
+from .engine import Engine
+from .pieces import PieceReader, Pieces, Placed
+from .predictions import Answer, Entity, Logits, best_span, read_entities, windows
+
+
+class SpanReader:
+    """The pieces and the graph of a model whose logits are [batch, length, labels]."""
+
+    def __init__(
+        self, pieces: PieceReader, engine: Engine, *, max_length: int, with_types: bool
+    ) -> None:
+        """Borrow the parts of a model."""
+        self._pieces = pieces
+        self._engine = engine
+        self._max_length = max_length
+        self._with_types = with_types
+
+    def tag(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[Entity]]:
+        """Return the entities of each text, in their order in it."""
+        placed = self._pieces.locate(texts)
+        room = self._max_length - 2
+        stretches = [list(windows(len(p.ids), room=room)) for p in placed]
+        frames = [
+            self._pieces.frame(p.ids[a:b])
+            for p, cuts in zip(placed, stretches, strict=True)
+            for a, b in cuts
+        ]
+        logits = iter(self._logits(frames))
+        found = []
+        for text, p, cuts in zip(texts, placed, stretches, strict=True):
+            rows = _join([(a, next(logits)[1:-1]) for a, _ in cuts], cuts, len(p.ids))
+            firsts, words = _words(p)
+            found.append(read_entities(text, words, rows[firsts], labels) if words else [])
+        return found
+
+    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        """Return the best answer to each (question, context) out of the context."""
+        placed = self._pieces.locate([text for pair in pairs for text in pair])
+        frames: list[Pieces] = []
+        stretches = []
+        for question, context in zip(placed[::2], placed[1::2], strict=True):
+            room = self._max_length - 3
+            asked = question.ids[: room // 2]
+            cuts = list(windows(len(context.ids), room=room - len(asked)))
+            frames += [self._pieces.frame(asked, context.ids[a:b]) for a, b in cuts]
+            stretches.append(cuts)
+        windows_read = iter(zip(frames, self._logits(frames), strict=True))
+        found = []
+        for (_, text), p, cuts in zip(pairs, placed[1::2], stretches, strict=True):
+            best = (-1.0, 0, 0)
+            for start, _ in cuts:
+                frame, logits = next(windows_read)
+                places = np.arange(len(frame.ids))
+                inside = (places >= frame.second) & (places < len(frame.ids) - 1)
+                score, first, last = best_span(logits, inside)
+                shift = start - frame.second
+                best = max(best, (score, first + shift, last + shift))
+            found.append(_answer(text, p, best))
+        return found
+
+    def _logits(self, frames: Sequence[Pieces]) -> list[Logits]:
+        found: list[Logits] = [np.empty((0, 0), np.float32)] * len(frames)
+        batches = (
+            join(frames, rows, with_types=self._with_types) for rows in equal_lengths(frames)
+        )
+        for indices, rows in self._engine.run_all(batches, "logits"):
+            for index, row in zip(indices, rows, strict=True):
+                found[index] = row
+        return found
+
+
+def _join(
+    parts: Sequence[tuple[int, Logits]], cuts: Sequence[tuple[int, int]], length: int
+) -> Logits:
+    """Put the rows of overlapping windows together, each from the window with most context."""
+    whole = np.empty((length, parts[0][1].shape[1]), np.float32)
+    ends = [stop for _, stop in cuts]
+    begins = [start for start, _ in cuts]
+    # The middle of what two windows share divides them.
+    bounds = [
+        0,
+        *((a + b) // 2 for a, b in zip(begins[1:], ends[:-1], strict=True)),
+        length,
+    ]
+    for (start, rows), low, high in zip(parts, bounds[:-1], bounds[1:], strict=True):
+        whole[low:high] = rows[low - start : high - start]
+    return whole
+
+
+def _words(placed: Placed) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """Return the first piece of each word, and where the word stands in the text."""
+    firsts: list[int] = []
+    places: list[tuple[int, int]] = []
+    for index, (word, place) in enumerate(zip(placed.words, placed.places, strict=True)):
+        if index and word == placed.words[index - 1]:
+            places[-1] = (places[-1][0], place[1])
+        else:
+            firsts.append(index)
+            places.append(place)
+    return np.asarray(firsts, dtype=np.int64), places
+
+
+def _answer(text: str, placed: Placed, best: tuple[float, int, int]) -> Answer:
+    score, first, last = best
+    if score <= 0 or not placed.ids:
+        return Answer("", 0, 0, 0.0)
+    start, end = placed.places[first][0], placed.places[last][1]
+    return Answer(text[start:end], start, end, score)

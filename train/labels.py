@@ -1,0 +1,131 @@
+"""Labelled texts beside the teacher's vectors: directions that an English teacher does not have.
+
+Each task has a linear head on the unit vector; the heads are thrown away after training
+(multi-task training of sentence encoders, arXiv 1804.00079).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rubert_lite.errors import InputError
+
+from .corpus import clean_text, text_hash
+from .pairs import held_out_hashes
+from .tasks import Task, read_task
+
+_START_SCALE = 10.0
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Padded texts of several tasks and the class of each."""
+
+    ids: Tensor  # [B, L] int64
+    mask: Tensor  # [B, L] bool
+    classes: Tensor  # [B] class, counted over all tasks
+
+    def to(self, device: torch.device) -> "LabelBatch":
+        """Move all tensors to a device."""
+        return LabelBatch(*(t.to(device) for t in (self.ids, self.mask, self.classes)))
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """The tokenised texts of some tasks; the classes of a task follow those of the one before."""
+
+    texts: Sequence[NDArray[np.int32]]
+    classes: NDArray[np.int64]  # [texts]
+    ends: tuple[int, ...]  # number of classes up to and with each task
+    pad_id: int
+
+    @classmethod
+    def read(
+        cls,
+        tasks: Sequence[Task],
+        tokenizer: Tokenizer,
+        *,
+        exclude: Sequence[str] = (),
+        max_length: int,
+    ) -> "LabelledTexts":
+        """Read the training files of `tasks`; no text of the files `exclude` is taken.
+
+        Raises InputError for a record without its keys, a file without records, one label alone.
+        """
+        tokenizer.enable_truncation(max_length)
+        tokenizer.no_padding()
+        held_out = held_out_hashes(exclude)
+        texts: list[NDArray[np.int32]] = []
+        classes: list[int] = []
+        ends: list[int] = []
+        for task in tasks:
+            records = read_task(task.train, task, limit=task.limit)
+            names = sorted(set(records.labels))
+            if len(names) < 2:
+                raise InputError(f"{task.train}: one label, {names[0]!r}: expected at least two")
+            first = ends[-1] if ends else 0
+            index = {name: first + i for i, name in enumerate(names)}
+            kept = [
+                (text, index[label])
+                for text, label in zip(records.texts[0], records.labels, strict=True)
+                if text_hash(clean_text(text).lower()) not in held_out
+            ]
+            pieces = tokenizer.encode_batch([text for text, _ in kept])
+            texts += [np.asarray(p.ids, dtype=np.int32) for p in pieces]
+            classes += [label for _, label in kept]
+            ends.append(first + len(names))
+        return cls(texts, np.asarray(classes), tuple(ends), tokenizer.token_to_id("[PAD]"))
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Pieces of each text."""
+        return np.asarray([len(t) for t in self.texts], dtype=np.int32)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Texts of each task."""
+        bounds = np.searchsorted(np.sort(self.classes), (0, *self.ends))
+        return tuple(int(n) for n in np.diff(bounds))
+
+    def batch(self, indices: NDArray[Any]) -> LabelBatch:
+        """Collect texts into a padded batch."""
+        chosen = [self.texts[i] for i in indices]
+        width = max(map(len, chosen))
+        ids = np.full((len(chosen), width), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(chosen), width), dtype=bool)
+        for row, values in enumerate(chosen):
+            ids[row, : len(values)], mask[row, : len(values)] = values, True
+        return LabelBatch(*map(torch.from_numpy, (ids, mask, self.classes[indices])))
+
+
+class LabelHeads(nn.Module):
+    """Linear classifiers on vectors [B, D] and on their first dimensions."""
+
+    others: Tensor
+
+    def __init__(self, width: int, ends: Sequence[int], prefixes: Sequence[int] = ()) -> None:
+        """`ends`: see LabelledTexts; `prefixes`: numbers of first dimensions that must do alone."""
+        super().__init__()
+        self.widths = (*prefixes, width)
+        self.heads = nn.ModuleList(nn.Linear(w, ends[-1]) for w in self.widths)
+        self.scale = nn.Parameter(torch.tensor(_START_SCALE))
+        task = torch.cat([torch.full((b - a,), i) for i, (a, b) in enumerate(pairwise((0, *ends)))])
+        self.register_buffer("others", task[:, None] != task[None, :])  # [C, C]
+
+    def forward(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        """Return the mean cross-entropy of classes [B], each among those of its own task."""
+        with torch.autocast(device_type=vectors.device.type, enabled=False):
+            losses = []
+            for width, head in zip(self.widths, self.heads, strict=True):
+                scores = head(F.normalize(vectors[:, :width].float(), dim=1) * self.scale)
+                scores = scores.masked_fill(self.others[classes], float("-inf"))
+                losses.append(F.cross_entropy(scores, classes))
+            return torch.stack(losses).mean()
