@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,15 @@ class Batch:
 
     indices: NDArray[np.int64]  # [rows]
     feeds: Mapping[str, NDArray[np.int64]]  # input_ids and what else the graph asks for
+
+
+class Runner(Protocol):
+    """What computes batches: an engine, or a model in training that is judged as it will run."""
+
+    def run_all(
+        self, batches: Iterable[Batch], output: str
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (indices, rows) of each batch, in order."""
 
 
 class Engine:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batches import equal_lengths, join
-from .engine import Engine
+from .engine import Runner
 from .pieces import PieceReader, Pieces, Placed
 from .predictions import Answer, Entity, Logits, best_span, read_entities, windows
 
@@ -19,7 +19,7 @@ class SpanReader:
     """The pieces and the graph of a model whose logits are [batch, length, labels]."""
 
     def __init__(
-        self, pieces: PieceReader, engine: Engine, *, max_length: int, with_types: bool
+        self, pieces: PieceReader, engine: Runner, *, max_length: int, with_types: bool
     ) -> None:
         """Borrow the parts of a model."""
         self._pieces = pieces
@@ -29,6 +29,13 @@ class SpanReader:
 
     def tag(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[Entity]]:
         """Return the entities of each text, in their order in it."""
+        words = zip(texts, self.judge_words(texts), strict=True)
+        return [
+            read_entities(t, places, rows, labels) if places else [] for t, (places, rows) in words
+        ]
+
+    def judge_words(self, texts: Sequence[str]) -> list[tuple[list[tuple[int, int]], Logits]]:
+        """Return the words of each text, places [start, end), and their logits [words, labels]."""
         placed = self._pieces.locate(texts)
         room = self._max_length - 2
         stretches = [list(windows(len(p.ids), room=room)) for p in placed]
@@ -39,10 +46,10 @@ class SpanReader:
         ]
         logits = iter(self._logits(frames))
         found = []
-        for text, p, cuts in zip(texts, placed, stretches, strict=True):
+        for p, cuts in zip(placed, stretches, strict=True):
             rows = _join([(a, next(logits)[1:-1]) for a, _ in cuts], cuts, len(p.ids))
-            firsts, words = _words(p)
-            found.append(read_entities(text, words, rows[firsts], labels) if words else [])
+            firsts, places = _words(p)
+            found.append((places, rows[firsts]))
         return found
 
     def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:

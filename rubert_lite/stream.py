@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batches import equal_lengths, join
-from .engine import Engine
+from .engine import Runner
 from .inputs import Text, check_text, check_text_or_pair, chunks
 from .pieces import PieceReader, Pieces
 
@@ -21,7 +21,7 @@ class Stream:
     """The pieces and the graph of a model; memory does not grow with the texts."""
 
     def __init__(
-        self, pieces: PieceReader, engine: Engine, *, max_length: int, with_types: bool
+        self, pieces: PieceReader, engine: Runner, *, max_length: int, with_types: bool
     ) -> None:
         """Borrow the parts of a model."""
         self._pieces = pieces

@@ -185,21 +185,31 @@ class SentenceConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """A linear task head on the pooled vector."""
+    """A task: a linear head on the pooled vector, or on each piece. See Tuning."""
 
     name: str  # the stage is 06-<name>
-    train: str  # jsonl file, may be compressed
+    task: Literal["classification", "token-classification", "question-answering"] = "classification"
+    # jsonl, may be compressed; of question-answering JSON in SQuAD's format
+    train: str
     dev: str
-    text: str = "text"  # key of the text
+    text: str = "text"  # key of the text (classification)
     pair: str = ""  # key of the second text of a pair; empty: single texts
     label: str = "label"  # key of the label
     license: str  # of the labelled texts, for the model card
     labels: dict[str, str] = {}  # label in the file -> label of the model; empty: as they are
+    balance: bool = False  # every class weighs the same, however rare
+    soft: str = ""  # a tuned teacher (its 06-folder), whose probabilities replace the labels
     freeze_encoder: bool = True  # train the head alone: vectors stay what they were
     epochs: int = Field(5, ge=1)
+    patience: int = Field(0, ge=0)  # epochs without a better dev score; 0: no early stop
     learning_rate: float = Field(1e-3, gt=0)
+    warmup_share: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(64, ge=1)
-    balance: bool = False  # every class weighs the same, however rare
+    max_length: int = Field(512, ge=8)  # pieces
+    precision: Literal["no", "bf16"] = "no"
+    metric: str = ""  # dev score that decides; default: macro_f1, of entities and answers f1
     seed: int = 42
 
 

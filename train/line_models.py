@@ -12,14 +12,16 @@ from tokenizers import Tokenizer
 
 from .batches import Texts
 from .checkpoint import write_checkpoint
-from .config import SentenceConfig
+from .config import FinetuneConfig, SentenceConfig
 from .cooccurrence import count_pairs, ppmi_rows
 from .corpus import expand
 from .distil import distil
-from .finetune import Keys, Tuning, finetune, read_labelled
+from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
+from .heads import Answers, Classes, Entities
 from .initialise import initialise
 from .items import Items, Reading, write_items
+from .labelled import Keys, read_asked, read_labelled, read_tagged
 from .labels import LabelledTexts
 from .line_vectors import open_cache
 from .links import link, link_vocabularies
@@ -233,20 +235,34 @@ def finetune_head(line: Line) -> None:
     stage = Stage(
         line.folder(f"06-{c.name}"),
         c.model_dump(),
-        {"student": fingerprint_stage(source), "data": fingerprint_files([c.train, c.dev])},
+        {
+            "student": fingerprint_stage(source),
+            "data": fingerprint_files([c.train, c.dev]),
+            "soft": fingerprint_source(c.soft),
+        },
     )
 
     def work(out: Path) -> None:
-        keys = Keys(c.text, c.pair, c.label)
-        data = read_labelled(Path(c.train), Path(c.dev), keys=keys, names=c.labels)
+        kind = _kind(c)
         tuning = Tuning(**_part(c.model_dump(), Tuning))
-        scores = finetune(source, data, tuning=tuning, out=out)
+        soft = Path(c.soft) if c.soft else None
+        scores = finetune(source, kind, tuning=tuning, out=out, soft=soft)
         training = json.loads((out / "training.json").read_text(encoding="utf-8"))
         training["corpora"].append(
-            {"name": c.name, "license": c.license, "texts": len(data.train), "use": "labels"}
+            {"name": c.name, "license": c.license, "texts": len(kind.data.train), "use": "labels"}
         )
         training["metrics"] = {**training["metrics"], c.name: scores}
         text = json.dumps(training, ensure_ascii=False, indent=1)
         (out / "training.json").write_text(text + "\n", encoding="utf-8")
 
     run_stage(stage, work, force=line.force)
+
+
+def _kind(c: FinetuneConfig) -> Classes | Entities | Answers:
+    train, dev = Path(c.train), Path(c.dev)
+    if c.task == "token-classification":
+        return Entities(read_tagged(train, dev))
+    if c.task == "question-answering":
+        return Answers(read_asked(train, dev))
+    data = read_labelled(train, dev, keys=Keys(c.text, c.pair, c.label), names=c.labels)
+    return Classes(data, c.balance)

@@ -214,3 +214,13 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise InputError(f"{line.place}: a JSON {type(record).__name__}, expected an object")
         yield line.place, record
+
+
+def read_whole(path: Path) -> str:
+    """Return the text of a file, plain or compressed; InputError if it cannot be read."""
+    _, compression = _kind(path)
+    try:
+        with path.open("rb") as raw, _decompressed(raw, compression) as stream:
+            return stream.read().decode("utf-8-sig")
+    except (EOFError, lzma.LZMAError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error

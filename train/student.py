@@ -176,9 +176,19 @@ def encoder(model: nn.Module) -> nn.Module:
     return inner
 
 
-def encoder_states(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """Return the hidden states [B, L, D]: of the embeddings, then of every layer."""
-    output = encoder(model)(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+def encoder_states(
+    model: nn.Module, ids: Tensor, mask: Tensor, types: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Return the hidden states [B, L, D]: of the embeddings, then of every layer.
+
+    `types` [B, L]: 1 for the second text of a pair; DistilBERT has none and leaves them unread.
+    """
+    more = {}
+    if types is not None and getattr(model.config, "type_vocab_size", 0) > 1:
+        more["token_type_ids"] = types
+    output = encoder(model)(
+        input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, **more
+    )
     states: tuple[Tensor, ...] = output.hidden_states
     return states
 
@@ -214,8 +224,12 @@ def repeat_positions(model: nn.Module, trained: int) -> None:
     rows[trained:] = rows[sources]
 
 
-def mean_pooled(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+def mean_pooled(model: nn.Module, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
     """Return the mean of the last hidden states over real pieces, [B, D], with a graph."""
-    last = encoder_states(model, ids, mask)[-1]
+    return mean_of(encoder_states(model, ids, mask, types)[-1], mask)
+
+
+def mean_of(last: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean [B, D] of states [B, L, D] over real pieces."""
     weights = mask[:, :, None].to(last.dtype)
     return (last * weights).sum(1) / weights.sum(1)

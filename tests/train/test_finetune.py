@@ -1,14 +1,29 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rubert_lite.errors import InputError
+from export.pack import export
+from rubert_lite import load
+from rubert_lite.errors import ConfigError, InputError
 from tests.train.conftest import wordpiece
 from train.checkpoint import read_metrics, write_checkpoint
-from train.finetune import Example, Keys, Labelled, Tuning, class_weights, finetune, read_labelled
+from train.finetune import Tuning, finetune
+from train.heads import Answers, Classes, Entities, class_weights, word_labels
+from train.labelled import (
+    Asked,
+    Example,
+    Keys,
+    Labelled,
+    Tagged,
+    read_asked,
+    read_labelled,
+    read_tagged,
+)
 from train.student import Shape, build, load_masked_lm
+from train.tuned import open_reader
 
 PIECES = ("привет", "мир", "дом", "сад")
 
@@ -37,18 +52,23 @@ def checkpoint(tmp_path):
     return out
 
 
-def labelled(*counts: int) -> Labelled:
+def labelled(*counts: int) -> Classes:
     words = [Example(f"{PIECES[k]} дом", None, k) for k, n in enumerate(counts) for _ in range(n)]
-    return Labelled(words, words, tuple("abcd"[: len(counts)]))
+    return Classes(Labelled(words, words, tuple("abcd"[: len(counts)])))
+
+
+def run(checkpoint, kind, out, soft=None, **tuning):
+    out.mkdir()
+    return finetune(checkpoint, kind, tuning=Tuning(**tuning), out=out, soft=soft)
 
 
 def test_a_head_learns_on_a_frozen_encoder(checkpoint, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    tuning = Tuning(epochs=30, learning_rate=0.05, batch_size=4)
-    scores = finetune(checkpoint, labelled(12, 12), tuning=tuning, out=out)
-    assert scores == {"accuracy": 1.0, "macro_f1": 1.0}
-    assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "a", "1": "b"}
+    scores = run(checkpoint, labelled(12, 12), out, epochs=30, learning_rate=0.05, batch_size=4)
+    assert scores == {"accuracy": 1.0, "macro_f1": 1.0, "weighted_f1": 1.0, "mcc": 1.0}
+    config = json.loads((out / "config.json").read_text())
+    assert config["id2label"] == {"0": "a", "1": "b"}
+    assert config["finetuning_task"] == "classification"
     head = load_file(out / "head.safetensors")
     assert head["weight"].shape == (2, 16) and head["bias"].shape == (2,)
     before, after = (load_masked_lm(p).state_dict() for p in (checkpoint, out))
@@ -57,17 +77,15 @@ def test_a_head_learns_on_a_frozen_encoder(checkpoint, tmp_path):
 
 def test_an_encoder_can_learn_along(checkpoint, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    tuning = Tuning(freeze_encoder=False, epochs=2, learning_rate=0.01, batch_size=8)
-    finetune(checkpoint, labelled(8, 8), tuning=tuning, out=out)
+    run(checkpoint, labelled(8, 8), out, freeze_encoder=False, epochs=2, learning_rate=0.01)
     before, after = (load_masked_lm(p).state_dict() for p in (checkpoint, out))
     assert any(not torch.equal(before[k], after[k]) for k in before)
 
 
 def test_balanced_classes_weigh_the_same_in_sum():
-    weights = class_weights(labelled(90, 9, 1))
+    weights = class_weights(labelled(90, 9, 1).data)
     assert weights.tolist() == pytest.approx([100 / 270, 100 / 27, 100 / 3])
-    assert float(weights @ torch.tensor([90.0, 9.0, 1.0])) == pytest.approx(100)
+    assert float(weights @ np.array([90.0, 9.0, 1.0])) == pytest.approx(100)
 
 
 def test_balance_finds_a_rare_class(checkpoint, tmp_path):
@@ -79,12 +97,108 @@ def test_balance_finds_a_rare_class(checkpoint, tmp_path):
     scores = {}
     for balance in (False, True):
         out = tmp_path / str(balance)
-        out.mkdir()
-        tuning = Tuning(epochs=20, learning_rate=0.05, batch_size=50, balance=balance)
-        finetune(checkpoint, data, tuning=tuning, out=out)
+        run(checkpoint, Classes(data, balance), out, epochs=20, learning_rate=0.05, batch_size=50)
         scores[balance] = read_metrics(out / "metrics.jsonl")[-1]["macro_f1"]
     assert scores[False] == pytest.approx(160 / 180 / 2, abs=1e-4)  # never rare
     assert scores[True] == pytest.approx((200 / 260 + 80 / 140) / 2, abs=1e-4)
+
+
+def tagged() -> Entities:
+    """ "мир" is a place after "дом", and a person after "сад"."""
+    rows = []
+    for first, kind in (("дом", "LOC"), ("сад", "PER")):
+        for end in ("", " привет", " привет привет"):
+            text = f"{first} мир{end}"
+            rows.append(Tagged(text, ((4, 7, kind),)))
+    return Entities(Labelled(rows, rows, ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")))
+
+
+def test_entities_are_learnt_from_their_context(checkpoint, tmp_path):
+    options = {"freeze_encoder": False, "epochs": 80, "learning_rate": 0.01, "batch_size": 3}
+    scores = run(checkpoint, tagged(), tmp_path / "out", **options)
+    assert scores == {"f1": 1.0, "precision": 1.0, "recall": 1.0}
+    package = export(tmp_path / "out", tmp_path / "package", variants=("fp32",)).path
+    (found,) = load(package).tag(["сад мир и дом мир"])
+    assert {(e.text, e.label) for e in found} <= {("мир", "PER"), ("мир", "LOC")}
+    assert [e.label for e in load(package).tag(["сад мир"])[0]] == ["PER"]
+
+
+def test_word_labels_belong_to_the_first_piece_of_each_word(checkpoint):
+    reader = open_reader(checkpoint, 32)
+    text = "привет, перевод мир дом"  # "перевод" is several pieces
+    (placed,) = reader.locate([text])
+    marks = list(word_labels(placed, ((8, 19, "X"), (20, 23, "X"))))
+    assert [placed.words[i] for i, _ in marks] == sorted(set(placed.words))
+    assert [m for _, m in marks] == ["O", "O", "B-X", "I-X", "B-X"]
+
+
+def test_answers_are_learnt_and_read_in_windows(checkpoint, tmp_path):
+    """The answer is the word after "сад", wherever it stands."""
+    rows = []
+    for word in ("мир", "дом"):
+        for before in range(0, 12, 2):
+            context = "привет " * before + f"сад {word} " + "привет " * (12 - before)
+            start = context.index("сад") + 4
+            rows.append(Asked("привет", context, ((start, start + 3),)))
+    kind = Answers(Labelled(rows, rows, ("start", "end")))
+    options = {"freeze_encoder": False, "learning_rate": 0.01, "batch_size": 8, "max_length": 14}
+    scores = run(checkpoint, kind, tmp_path / "out", epochs=60, **options)
+    assert scores["f1"] == scores["em"] == 1.0
+    package = export(tmp_path / "out", tmp_path / "package", variants=("fp32",)).path
+    (found,) = load(package).answer([("привет", "привет привет сад дом привет")])
+    assert (found.text, found.start) == ("дом", 18)
+
+
+def test_windows_without_the_answer_point_at_their_beginning(checkpoint):
+    asked = Asked("дом", "привет " * 20 + "мир", ((140, 143),))
+    kind = Answers(Labelled([asked], [asked], ("start", "end")))
+    rows = kind.rows(open_reader(checkpoint, 12), max_length=12)
+    ends = [tuple(r.target.argmax(0)) for r in rows]
+    assert set(ends[:-1]) == {(0, 0)} and len(rows) > 2
+    last, _ = ends[-1]
+    assert last == len(rows[-1].pieces.ids) - 2 and ends[-1][0] == ends[-1][1]
+
+
+def test_a_tuned_teacher_takes_the_place_of_the_labels(checkpoint, tmp_path):
+    """Trained on labels that are all wrong, a student follows its teacher, who knows."""
+    right = labelled(12, 12)
+    teacher = tmp_path / "teacher"
+    run(checkpoint, right, teacher, epochs=30, learning_rate=0.05, batch_size=4)
+    wrong = [Example(e.text, e.pair, 1 - e.label) for e in right.data.train]
+    kind = Classes(Labelled(wrong, right.data.dev, right.labels))
+    options = {"epochs": 30, "learning_rate": 0.05, "batch_size": 4}
+    assert run(checkpoint, kind, tmp_path / "alone", **options)["accuracy"] == 0
+    followed = run(checkpoint, kind, tmp_path / "followed", soft=teacher, **options)
+    assert followed["accuracy"] == 1
+
+
+def test_a_teacher_of_entities_tells_words(checkpoint, tmp_path):
+    options = {"freeze_encoder": False, "epochs": 80, "learning_rate": 0.01, "batch_size": 3}
+    teacher = tmp_path / "teacher"
+    run(checkpoint, tagged(), teacher, **options)
+    blank = [Tagged(t.text, ()) for t in tagged().data.train]
+    kind = Entities(Labelled(blank, tagged().data.dev, tagged().labels))
+    assert run(checkpoint, kind, tmp_path / "followed", soft=teacher, **options)["f1"] == 1
+
+
+def test_a_teacher_of_other_labels_is_refused(checkpoint, tmp_path):
+    run(checkpoint, labelled(4, 4), tmp_path / "teacher", epochs=1)
+    with pytest.raises(InputError, match="a head of 2 labels, the task has 3"):
+        run(checkpoint, labelled(4, 4, 4), tmp_path / "out", soft=tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"head\.safetensors: no such file"):
+        run(checkpoint, labelled(4, 4), tmp_path / "other", soft=checkpoint)
+
+
+def test_it_stops_when_dev_gets_no_better(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    run(checkpoint, labelled(12, 12), out, epochs=50, patience=2, learning_rate=0.05, batch_size=4)
+    scores = [r["macro_f1"] for r in read_metrics(out / "metrics.jsonl")]
+    assert len(scores) < 50 and max(scores) == scores[-3]
+
+
+def test_an_unknown_metric_is_told(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="finetune.metric = 'bleu': expected one of accuracy"):
+        run(checkpoint, labelled(4, 4), tmp_path / "out", metric="bleu")
 
 
 @pytest.mark.parametrize(
@@ -107,3 +221,55 @@ def test_bad_labels_are_told(tmp_path, train, dev, names, message):
         (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_labelled(tmp_path / "train.jsonl", tmp_path / "dev.jsonl", keys=Keys(), names=names)
+
+
+def records(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_entities_are_read_from_tags_and_from_places(tmp_path):
+    tags = {"tokens": ["а", "бв", "г", "д"], "tags": ["B-X", "I-X", "B-X", "I-Y"]}
+    places = {"text": "а бв", "entities": [{"start": 2, "end": 4, "label": "X"}]}
+    path = records(tmp_path / "t.jsonl", tags, places)
+    found = read_tagged(path, path)
+    assert found.labels == ("O", "B-X", "I-X", "B-Y", "I-Y")
+    assert found.train[0] == Tagged("а бв г д", ((0, 4, "X"), (5, 6, "X"), (7, 8, "Y")))
+    assert found.train[1] == Tagged("а бв", ((2, 4, "X"),))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"tokens": ["а"], "tags": []}, "1 tokens and 0 tags"),
+        ({"tokens": ["а"], "tags": ["X"]}, "tag 'X', expected O"),
+        ({"tokens": ["а"]}, "no 'tags'"),
+        ({"text": "а"}, "no 'entities'"),
+        ({"text": "а", "entities": [{"start": 0}]}, "expected start, end and label"),
+        ({"text": "а", "entities": [{"start": 0, "end": 2, "label": "X"}]}, "X at 0..2: outside"),
+        ({"text": "а", "entities": []}, "no entities"),
+    ],
+)
+def test_bad_entities_are_told(tmp_path, record, message):
+    path = records(tmp_path / "t.jsonl", record)
+    with pytest.raises(InputError, match=message):
+        read_tagged(path, path)
+
+
+def squad(path, *answers, context="дом и сад"):
+    qas = [{"id": "1", "question": "что?", "answers": list(answers)}]
+    data = {"data": [{"paragraphs": [{"context": context, "qas": qas}]}]}
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_questions_are_read_from_squads_format(tmp_path, caplog):
+    good, bad = {"answer_start": 6, "text": "сад"}, {"answer_start": 5, "text": "сад"}
+    path = squad(tmp_path / "s.json", good, bad, good)
+    assert read_asked(path, path).train == [Asked("что?", "дом и сад", ((6, 9),))]
+    assert "1 answers do not stand where they should" in caplog.text
+    with pytest.raises(InputError, match="no questions with answers"):
+        read_asked(squad(path, bad), path)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="not SQuAD's format"):
+        read_asked(path, path)

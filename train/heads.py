@@ -1,0 +1,285 @@
+"""What a task head learns from and is judged by: classes, entities, answers.
+
+Each kind turns its examples into rows of pieces with target probabilities, and scores a model by
+the same code that runs it in production (rubert_lite's Stream and SpanReader).
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+from rubert_lite.engine import Runner
+from rubert_lite.errors import InputError
+from rubert_lite.pieces import PieceReader, Pieces, Placed
+from rubert_lite.predictions import softmax, windows
+from rubert_lite.reader import SpanReader
+from rubert_lite.stream import Stream
+
+from .labelled import Asked, Example, Labelled, Tagged
+
+Target = NDArray[np.float32]
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text as the model reads it, and the probabilities that its logits should give.
+
+    target: [labels] of a class; [pieces, labels] of entities, rows of 0 where nothing is asked;
+    [pieces, 2] of an answer, where each column sums to 1.
+    """
+
+    pieces: Pieces
+    target: Target
+
+
+class Kind(Protocol):
+    """One kind of task over its examples."""
+
+    @property
+    def task(self) -> str:
+        """One of rubert_lite.manifest.TASKS."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns of the logits."""
+
+    @property
+    def metric(self) -> str:
+        """The score that decides which epoch is kept, unless told otherwise."""
+
+    def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
+        """Return a tuned model's probabilities for each training example, for another to learn."""
+
+    def rows(
+        self, reader: PieceReader, *, max_length: int, told: Sequence[Target] | None = None
+    ) -> list[Row]:
+        """Return the training rows, with what another model has `told` in the labels' place."""
+
+    def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
+        """Judge a model on the dev split."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of texts or of pairs of texts."""
+
+    data: Labelled[Example]
+    balance: bool = False  # every class weighs the same, however rare
+    task: str = field(default="classification", init=False)
+    metric: str = field(default="macro_f1", init=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.data.labels
+
+    def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
+        """Return the probabilities [labels] of each training text."""
+        return list(softmax(self._judge(self.data.train, reader, runner, max_length)))
+
+    def rows(
+        self, reader: PieceReader, *, max_length: int, told: Sequence[Target] | None = None
+    ) -> list[Row]:
+        """Return a row for each text; with `balance`, a label counts its class's weight."""
+        if told is None:
+            eye = np.diag(class_weights(self.data)) if self.balance else np.eye(len(self.labels))
+            told = [eye[e.label].astype(np.float32) for e in self.data.train]
+        found = reader.read([_text(e) for e in self.data.train])
+        return [Row(p, t) for p, t in zip(found, told, strict=True)]
+
+    def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
+        """Return accuracy, macro_f1, weighted_f1 and mcc."""
+        logits = self._judge(self.data.dev, reader, runner, max_length)
+        return class_scores(logits.argmax(1), [e.label for e in self.data.dev])
+
+    @staticmethod
+    def _judge(
+        examples: Sequence[Example], reader: PieceReader, runner: Runner, max_length: int
+    ) -> Target:
+        stream = Stream(reader, runner, max_length=max_length, with_types=True)
+        return np.concatenate(list(stream.read(map(_text, examples), "logits", pairs=True)))
+
+
+def _text(example: Example) -> str | tuple[str, str]:
+    return example.text if example.pair is None else (example.text, example.pair)
+
+
+def class_weights(data: Labelled[Example]) -> Target:
+    """Return weights [C] that give every class the same share of the training loss."""
+    counts = np.bincount([e.label for e in data.train], minlength=len(data.labels))
+    weights: Target = (counts.sum() / (len(data.labels) * counts)).astype(np.float32)
+    return weights
+
+
+def class_scores(predicted: NDArray[np.int64], labels: Sequence[int]) -> Scores:
+    """Measure predicted class indices; a class that is never predicted has F1 0."""
+    found = {"accuracy": float(np.mean(predicted == np.asarray(labels)))}
+    for average in ("macro", "weighted"):
+        found[f"{average}_f1"] = float(
+            f1_score(labels, predicted, average=average, zero_division=0)
+        )
+    found["mcc"] = float(matthews_corrcoef(labels, predicted))
+    return {name: round(value, 5) for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Entities, told by the label of the first piece of each word."""
+
+    data: Labelled[Tagged]
+    task: str = field(default="token-classification", init=False)
+    metric: str = field(default="f1", init=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """O, and B-X and I-X of each kind."""
+        return self.data.labels
+
+    def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
+        """Return the probabilities [words, labels] of each training text."""
+        spans = SpanReader(reader, runner, max_length=max_length, with_types=True)
+        return [softmax(rows) for _, rows in spans.judge_words([t.text for t in self.data.train])]
+
+    def rows(
+        self, reader: PieceReader, *, max_length: int, told: Sequence[Target] | None = None
+    ) -> list[Row]:
+        """Return rows of whole texts, and of windows of those that are longer."""
+        index = {name: i for i, name in enumerate(self.labels)}
+        eye = np.eye(len(self.labels), dtype=np.float32)
+        found: list[Row] = []
+        placed = reader.locate([t.text for t in self.data.train])
+        for number, (text, p) in enumerate(zip(self.data.train, placed, strict=True)):
+            marks = list(word_labels(p, text.spans))
+            values = [eye[index[mark]] for _, mark in marks] if told is None else told[number]
+            if len(values) != len(marks):
+                raise InputError(
+                    f"{text.text[:40]!r}: {len(values)} words for the teacher, {len(marks)} for the"
+                    " student: finetune.soft needs tokenizers that find the same words"
+                )
+            target = np.zeros((len(p.ids), len(self.labels)), np.float32)
+            for (piece, _), value in zip(marks, values, strict=True):
+                target[piece] = value
+            found += _cut(p, target, reader, max_length)
+        return found
+
+    def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
+        """Return precision, recall and F1 of entities: kind and both ends must be right."""
+        spans = SpanReader(reader, runner, max_length=max_length, with_types=True)
+        told = spans.tag([t.text for t in self.data.dev], self.labels)
+        hits = said = wanted = 0
+        for entities, text in zip(told, self.data.dev, strict=True):
+            guessed = {(e.start, e.end, e.label) for e in entities}
+            hits += len(guessed & set(text.spans))
+            said, wanted = said + len(guessed), wanted + len(text.spans)
+        return {
+            "f1": round(2 * hits / max(said + wanted, 1), 5),
+            "precision": round(hits / max(said, 1), 5),
+            "recall": round(hits / max(wanted, 1), 5),
+        }
+
+
+def word_labels(placed: Placed, spans: Sequence[tuple[int, int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield the first piece of each word and its label.
+
+    A word belongs to the entity that its first piece begins in; the first such word is its B.
+    """
+    waiting = list(spans)
+    begun = False
+    word = -1
+    for index, (start, _) in enumerate(placed.places):
+        if placed.words[index] == word:
+            continue
+        word = placed.words[index]
+        while waiting and waiting[0][1] <= start:
+            waiting.pop(0)
+            begun = False
+        if waiting and waiting[0][0] <= start:
+            yield index, f"{'I' if begun else 'B'}-{waiting[0][2]}"
+            begun = True
+        else:
+            yield index, "O"
+
+
+def _cut(placed: Placed, target: Target, reader: PieceReader, max_length: int) -> Iterator[Row]:
+    edge = np.zeros((1, target.shape[1]), np.float32)
+    for start, stop in windows(len(placed.ids), room=max_length - 2):
+        if stop > start:
+            part = np.concatenate([edge, target[start:stop], edge])
+            yield Row(reader.frame(placed.ids[start:stop]), part)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Stretches of a context that answer a question."""
+
+    data: Labelled[Asked]
+    task: str = field(default="question-answering", init=False)
+    metric: str = field(default="f1", init=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The two ends of an answer."""
+        return self.data.labels
+
+    def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
+        """Refuse: the ends of answers in two tokenizers' pieces differ."""
+        raise InputError("finetune.soft: not for question-answering: leave it out")
+
+    def rows(
+        self, reader: PieceReader, *, max_length: int, told: Sequence[Target] | None = None
+    ) -> list[Row]:
+        """Return every window of every context; one without the answer points at its [CLS]."""
+        found = []
+        placed = reader.locate([t for a in self.data.train for t in (a.question, a.context)])
+        room = max_length - 3
+        for asked, q, c in zip(self.data.train, placed[::2], placed[1::2], strict=True):
+            question = q.ids[: room // 2]
+            first, last = _answer_pieces(c, asked.answers[0])
+            for start, stop in windows(len(c.ids), room=room - len(question)):
+                frame = reader.frame(question, c.ids[start:stop])
+                target = np.zeros((len(frame.ids), 2), np.float32)
+                inside = start <= first and last < stop
+                shift = frame.second - start
+                target[first + shift if inside else 0, 0] = 1
+                target[last + shift if inside else 0, 1] = 1
+                found.append(Row(frame, target))
+        return found
+
+    def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
+        """Return f1 (words shared with the best accepted answer) and em (equal to one of them)."""
+        spans = SpanReader(reader, runner, max_length=max_length, with_types=True)
+        told = spans.answer([(a.question, a.context) for a in self.data.dev])
+        exact, shared = [], []
+        for answer, asked in zip(told, self.data.dev, strict=True):
+            accepted = [_bare(asked.context[a:b]) for a, b in asked.answers]
+            words = _bare(answer.text)
+            exact.append(words in accepted)
+            shared.append(max(_word_f1(words, gold) for gold in accepted))
+        return {"f1": round(float(np.mean(shared)), 5), "em": round(float(np.mean(exact)), 5)}
+
+
+def _answer_pieces(placed: Placed, answer: tuple[int, int]) -> tuple[int, int]:
+    """Return the first and last piece that touch the characters of an answer."""
+    touched = [i for i, (a, b) in enumerate(placed.places) if a < answer[1] and b > answer[0]]
+    return (touched[0], touched[-1]) if touched else (-1, -1)
+
+
+_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}«»—–…]")
+
+
+def _bare(text: str) -> tuple[str, ...]:
+    """Return the words of an answer without case and punctuation, as SQuAD's measure does."""
+    return tuple(_PUNCTUATION.sub(" ", text.lower()).split())
+
+
+def _word_f1(words: Sequence[str], gold: Sequence[str]) -> float:
+    common = sum((Counter(words) & Counter(gold)).values())
+    return 2 * common / (len(words) + len(gold)) if common else float(words == gold)

@@ -1,0 +1,190 @@
+"""Labelled texts from files: classes of texts and pairs, entities, questions with answers."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rubert_lite.errors import InputError
+
+from .reading import read_records, read_whole
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text, or a pair of texts, and the index of its label."""
+
+    text: str
+    pair: str | None
+    label: int
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A text and its entities: (start, end, kind), in characters, in order, apart."""
+
+    text: str
+    spans: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and the text that answers it: `context[start:end]` for each accepted answer."""
+
+    question: str
+    context: str
+    answers: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Where a labelled record keeps its parts; `pair` may be empty."""
+
+    text: str = "text"
+    pair: str = ""
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Labelled(Generic[T]):
+    """The examples of both splits and the names of their labels."""
+
+    train: Sequence[T]
+    dev: Sequence[T]
+    labels: tuple[str, ...]
+
+
+def read_labelled(
+    train: Path, dev: Path, *, keys: Keys, names: Mapping[str, str] | None = None
+) -> Labelled[Example]:
+    """Read two jsonl files; `names` renames labels, and several may share a name.
+
+    Raises InputError for a record without its keys, a label that `names` or the training file
+    lacks, and fewer than two labels.
+    """
+    names = names or {}
+    raw = {path: list(_classes(path, keys)) for path in (train, dev)}
+    if names:
+        unknown = {label for rows in raw.values() for *_, label in rows} - set(names)
+        if unknown:
+            raise InputError(
+                f"{train}: label {sorted(unknown)[0]!r} is not in finetune.labels: add it"
+            )
+    labels = tuple(sorted({names.get(label, label) for *_, label in raw[train]}))
+    if len(labels) < 2:
+        raise InputError(f"{train}: {len(labels)} label(s), expected at least two")
+    index = {name: i for i, name in enumerate(labels)}
+    splits = []
+    for path, rows in raw.items():
+        examples = []
+        for text, pair, label in rows:
+            name = names.get(label, label)
+            if name not in index:
+                raise InputError(f"{path}: label {name!r} does not occur in {train}")
+            examples.append(Example(text, pair, index[name]))
+        splits.append(examples)
+    return Labelled(splits[0], splits[1], labels)
+
+
+def _classes(path: Path, keys: Keys) -> Iterator[tuple[str, str | None, str]]:
+    wanted = [k for k in (keys.text, keys.pair, keys.label) if k]
+    for place, record in read_records(path):
+        _need(place, record, wanted)
+        pair = str(record[keys.pair]) if keys.pair else None
+        yield str(record[keys.text]), pair, str(record[keys.label])
+
+
+def _need(place: str, record: Mapping[str, Any], wanted: Sequence[str]) -> None:
+    missing = [k for k in wanted if k not in record]
+    if missing:
+        raise InputError(f"{place}: no {missing[0]!r}: the record has {', '.join(record)}")
+
+
+def read_tagged(train: Path, dev: Path) -> Labelled[Tagged]:
+    """Read two jsonl files of entities.
+
+    A record has "tokens" and "tags" (O, B-X, I-X; the tokens are joined by spaces), or "text" and
+    "entities": [{"start", "end", "label"}]. Labels are O and B-X, I-X of every kind in `train`.
+    """
+    splits = [[_tagged(place, record) for place, record in read_records(p)] for p in (train, dev)]
+    kinds = sorted({kind for row in splits[0] for *_, kind in row.spans})
+    if not kinds:
+        raise InputError(f"{train}: no entities")
+    unknown = {kind for row in splits[1] for *_, kind in row.spans} - set(kinds)
+    if unknown:
+        raise InputError(f"{dev}: entity {sorted(unknown)[0]!r} does not occur in {train}")
+    labels = ("O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI"))
+    return Labelled(splits[0], splits[1], labels)
+
+
+def _tagged(place: str, record: Mapping[str, Any]) -> Tagged:
+    if "tokens" not in record:
+        _need(place, record, ("text", "entities"))
+        text = str(record["text"])
+        try:
+            spans = sorted((e["start"], e["end"], str(e["label"])) for e in record["entities"])
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{place}: entities: expected start, end and label") from error
+        edge = 0
+        for start, end, kind in spans:
+            if not edge <= start < end <= len(text):
+                raise InputError(
+                    f"{place}: entity {kind} at {start}..{end}: outside the text of {len(text)}"
+                    " characters, empty, or over another one"
+                )
+            edge = end
+        return Tagged(text, tuple(spans))
+    _need(place, record, ("tokens", "tags"))
+    tokens, tags = record["tokens"], record["tags"]
+    if len(tokens) != len(tags):
+        raise InputError(f"{place}: {len(tokens)} tokens and {len(tags)} tags")
+    found: list[tuple[int, int, str]] = []
+    start, before = 0, "O"
+    for token, tag in zip(tokens, tags, strict=True):
+        mark, _, kind = tag.partition("-")
+        if mark not in ("O", "B", "I") or bool(kind) == (mark == "O"):
+            raise InputError(f"{place}: tag {tag!r}, expected O, B-X or I-X")
+        end = start + len(token)
+        if mark == "I" and before == kind:
+            found[-1] = (found[-1][0], end, kind)
+        elif kind:
+            found.append((start, end, kind))
+        start, before = end + 1, kind
+    return Tagged(" ".join(tokens), tuple(found))
+
+
+def read_asked(train: Path, dev: Path) -> Labelled[Asked]:
+    """Read two files in SQuAD's format (JSON, may be compressed).
+
+    An answer that does not stand where the file says is left out, with a warning; so is a question
+    without any. Raises InputError for another format and a file without answered questions.
+    """
+    return Labelled(_asked(train), _asked(dev), ("start", "end"))
+
+
+def _asked(path: Path) -> list[Asked]:
+    found, misplaced = [], 0
+    try:
+        for article in json.loads(read_whole(path))["data"]:
+            for paragraph in article["paragraphs"]:
+                context = str(paragraph["context"])
+                for entry in paragraph["qas"]:
+                    answers = {(int(a["answer_start"]), str(a["text"])) for a in entry["answers"]}
+                    places = sorted((a, a + len(t)) for a, t in answers if t)
+                    right = [(a, b) for a, b in places if (a, context[a:b]) in answers]
+                    misplaced += len(places) - len(right)
+                    if right:
+                        found.append(Asked(str(entry["question"]), context, tuple(right)))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: not SQuAD's format: {error!r}") from error
+    if misplaced:
+        logger.warning("%s: %d answers do not stand where they should: left out", path, misplaced)
+    if not found:
+        raise InputError(f"{path}: no questions with answers")
+    return found
