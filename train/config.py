@@ -91,6 +91,8 @@ class DistilConfig(Section):
     mlm: float = Field(0.5, ge=0)
     hidden: float = Field(0.0, ge=0)
     contrastive: float = Field(0.0, ge=0)
+    span: float = Field(0.0, ge=0)
+    span_temperature: float = Field(100.0, gt=0)
     hidden_loss: Literal["mse", "cosine"] = "cosine"
     layer_strategy: Literal["all", "blocks", "last", "skip"] = "blocks"
     map_mode: Literal["sum", "logsumexp"] = "logsumexp"
@@ -243,6 +245,8 @@ def _contradictions(config: LineConfig) -> list[str]:
     if teacher.path and teacher.config:
         problems.append("teacher: both path and config are given, expected one")
     has_teacher = bool(teacher.path or teacher.config)
+    if not has_teacher and distil.span:
+        problems.append("distil.span needs a teacher: give teacher.path or teacher.config")
     if not has_teacher and distil.alignment != "none":
         problems.append(
             f"distil.alignment = {distil.alignment!r} needs a teacher: give teacher.path or"

@@ -5,7 +5,7 @@ match   the student reads its own (masked) pieces; compared where one piece on e
 reduce  the student reads the teacher's pieces split into its own; the vectors of a teacher piece's
         parts are summed, so that every teacher position is compared (same paper, "reduce")
 plain   equal vocabularies and sequences: every position is compared
-none    masked-language modelling alone
+none    no comparison by pieces: masked-language modelling, or whole words (see span)
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ from .losses import (
 )
 from .masking import Masking, mask_tokens
 from .recipe import Heads, Pair, Recipe, Vocabularies
+from .span import MaskedGroups, mask_groups, span_loss
 from .student import encoder_states, max_length, output_rows
 
 
@@ -50,20 +51,16 @@ def batch_losses(
     """Return the unweighted losses of a batch by name, each a scalar with a graph."""
     student, teacher, vocabularies = pair.student, pair.teacher, pair.vocabularies
     losses: dict[str, Tensor] = {}
-    masked, positions = mask_tokens(
-        torch.where(batch.student_mask, batch.student_ids, vocabularies.pad_id),
-        Masking(
-            vocabularies.special,
-            vocabularies.mask_id,
-            vocabularies.counts,
-            recipe.mask_exponent,
-            recipe.mask_share,
-        ),
-        generator=generator,
-    )
+    groups: MaskedGroups | None = None
+    if recipe.span:
+        groups = mask_groups(batch, vocabularies, share=recipe.mask_share, generator=generator)
+        masked, positions = groups.student_ids, groups.student_places
+    else:
+        masked, positions = _masked(batch, vocabularies, recipe, generator)
     own_states: tuple[Tensor, ...] | None = None
-    if recipe.mlm or recipe.alignment in ("match", "match-string", "plain"):
-        inputs = masked if recipe.mlm else batch.student_ids
+    masks = bool(recipe.mlm or recipe.span)
+    if masks or recipe.alignment in ("match", "match-string", "plain"):
+        inputs = masked if masks else batch.student_ids
         own_states = encoder_states(student, inputs, batch.student_mask)
     if recipe.mlm and own_states is not None:
         labels = batch.student_ids[positions]
@@ -71,9 +68,19 @@ def batch_losses(
         losses["mlm"] = linear_cross_entropy(
             transform(own_states[-1][positions]), weight, bias, labels
         )
+    if teacher is not None and groups is not None and own_states is not None:
+        with torch.no_grad():
+            seen = encoder_states(teacher, groups.teacher_ids, batch.teacher_mask)[-1]
+        losses["span"] = span_loss(
+            batch,
+            groups,
+            (teacher, seen),
+            (student, own_states[-1]),
+            temperature=recipe.span_temperature,
+        )
     if teacher is None or recipe.alignment == "none":
         return losses
-    hidden_is_masked = positions if recipe.mlm else torch.zeros_like(positions)
+    hidden_is_masked = positions if masks else torch.zeros_like(positions)
     teacher_ids = _teacher_input(batch, hidden_is_masked, recipe, vocabularies)
     with torch.no_grad():
         teacher_states = encoder_states(teacher, teacher_ids, batch.teacher_mask)
@@ -85,6 +92,23 @@ def batch_losses(
     if recipe.hidden or recipe.contrastive:
         losses |= _hidden_losses(compared, recipe, heads, generator)
     return losses
+
+
+def _masked(
+    batch: Batch, vocabularies: Vocabularies, recipe: Recipe, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mask pieces of the student's own text; see mask_tokens."""
+    return mask_tokens(
+        torch.where(batch.student_mask, batch.student_ids, vocabularies.pad_id),
+        Masking(
+            vocabularies.special,
+            vocabularies.mask_id,
+            vocabularies.counts,
+            recipe.mask_exponent,
+            recipe.mask_share,
+        ),
+        generator=generator,
+    )
 
 
 def total(losses: Mapping[str, Tensor], recipe: Recipe) -> Tensor:

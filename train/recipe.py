@@ -20,6 +20,8 @@ class Recipe:
     mlm: float = 0.5
     hidden: float = 0.0
     contrastive: float = 0.0
+    span: float = 0.0  # likelihoods of whole masked words; masking is by words then
+    span_temperature: float = 100.0
     hidden_loss: Literal["mse", "cosine"] = "cosine"
     layer_strategy: Literal["all", "blocks", "last", "skip"] = "blocks"
     map_mode: Literal["sum", "logsumexp"] = "logsumexp"
