@@ -13,6 +13,7 @@ from .config import load_config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run stages of a training line; return the exit status."""
+    from .compare import compare, load_comparison
     from .evaluate import evaluate, load_evaluation
     from .folders import Line
     from .line import STAGES, run_line
@@ -23,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "stage",
-        choices=["all", *STAGES, "evaluate"],
-        help="a stage, or all of them in order; evaluate has a configuration of its own",
+        choices=["all", *STAGES, "evaluate", "compare"],
+        help="a stage, or all of them in order; evaluate and compare have configurations of their"
+        " own",
     )
     parser.add_argument("--config", required=True, type=Path, help="TOML file of the line")
     parser.add_argument(
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         metavar="KEY=VALUE",
         help="override, e.g. student.layers=4",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="compare: this student"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration and stop")
     parser.add_argument("--force", action="store_true", help="make stages again that differ")
@@ -43,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             judged = load_evaluation(arguments.config, arguments.set)
             if not arguments.check:
                 evaluate(judged, force=arguments.force)
+            return 0
+        if arguments.stage == "compare":
+            compared = load_comparison(arguments.config, arguments.set)
+            if not arguments.check:
+                compare(compared, only=arguments.only, force=arguments.force)
             return 0
         line = Line(load_config(arguments.config, arguments.set), arguments.force)
         if line.config.teacher.config:

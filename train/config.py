@@ -3,9 +3,9 @@
 Units stand in the names. Configuration ends in `__main__` and `line`: below, plain arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,8 @@ class VocabularyConfig(Section):
 class ShardsConfig(Section):
     """Tokenised examples on disk."""
 
+    # Where 02-vocabulary and 03-shards lie, to share them between configurations; default: the run
+    directory: str = ""
     max_length: int = Field(
         128, ge=8, le=4096
     )  # pieces of a text on either side, specials included
@@ -74,6 +76,7 @@ class StudentConfig(Section):
     heads: int = 4
     ffn_size: int = 768
     max_length: int = 512  # positions
+    start: str = ""  # a checkpoint of this shape to go on from, in place of the choices below
     architecture: Literal["distilbert", "bert"] = "distilbert"
     dropout: float = Field(0.1, ge=0, lt=1)
     initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
@@ -104,7 +107,7 @@ class DistilConfig(Section):
     mask_share: float = Field(0.15, gt=0, lt=1)
     mask_exponent: float = 0.0
     negatives: int = 64
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1000, ge=0)  # 0: the student as it starts
     tokens_per_batch: int = Field(4096, ge=16)
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
@@ -230,9 +233,11 @@ class LineConfig(Section):
     finetune: FinetuneConfig | None = None
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> LineConfig:
+def load_config(
+    path: Path, overrides: Sequence[str] = (), *, changes: Mapping[str, Any] | None = None
+) -> LineConfig:
     """Read the TOML file of a training line; see `load_section`."""
-    config = load_section(LineConfig, path, overrides)
+    config = load_section(LineConfig, path, overrides, changes=changes)
     problems = _contradictions(config)
     if problems:
         raise ConfigError(problems)

@@ -20,7 +20,7 @@ import rubert_lite
 from rubert_lite.errors import ConfigError, InputError
 
 from .probes import Bitext, probe, recall, recall_by_length, robustness
-from .results import detail_table, insert, main_table, neighbour_table, plot_plane
+from .results import detail_table, insert, main_table, neighbour_table, plot_plane, write_json
 from .section import Section, load_section
 from .systems import System, SystemConfig
 from .tables import read_rows
@@ -97,7 +97,6 @@ def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConf
 def evaluate(config: EvaluationConfig, *, force: bool = False) -> dict[str, Any]:
     """Fill `out/results.json` and return it: {system: {"fingerprint": ..., cell: {...}}}."""
     path = Path(config.out) / "results.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     work = list(_cells(config))
     bar = tqdm(total=len(work), desc="evaluate", unit="cell", disable=None)
@@ -108,11 +107,11 @@ def evaluate(config: EvaluationConfig, *, force: bool = False) -> dict[str, Any]
             kept = results[system.config.name] = {"fingerprint": system.fingerprint}
         if name not in kept:
             kept[name] = _short(cell(system))
-            _write(path, results)
+            write_json(path, results)
         bar.update()
     bar.close()
     _measure_speed(config, results)
-    _write(path, results)
+    write_json(path, results)
     _report(config, results)
     return results
 
@@ -147,13 +146,6 @@ def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:
         else:
             lines = detail_table(results, table.systems, table.retrieval, table.kind)
         insert(Path(table.file), table.place, lines)
-
-
-def _write(path: Path, results: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}")
-    text = json.dumps(results, ensure_ascii=False, indent=1)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.rename(path)
 
 
 def _cells(

@@ -18,6 +18,8 @@ class Line:
         """Return the folder of a stage."""
         if name == "01-corpus" and self.config.corpus.directory:
             return Path(self.config.corpus.directory)
+        if name in ("02-vocabulary", "03-shards") and self.config.shards.directory:
+            return Path(self.config.shards.directory) / name
         sentence = self.config.sentence
         if name == "05-vectors" and sentence and sentence.directory:
             return Path(sentence.directory)

@@ -69,19 +69,19 @@ def read_labelled(
     lacks, and fewer than two labels.
     """
     names = names or {}
-    raw = {path: list(_classes(path, keys)) for path in (train, dev)}
+    raw = [(path, list(_classes(path, keys))) for path in (train, dev)]
     if names:
-        unknown = {label for rows in raw.values() for *_, label in rows} - set(names)
+        unknown = {label for _, rows in raw for *_, label in rows} - set(names)
         if unknown:
             raise InputError(
                 f"{train}: label {sorted(unknown)[0]!r} is not in finetune.labels: add it"
             )
-    labels = tuple(sorted({names.get(label, label) for *_, label in raw[train]}))
+    labels = tuple(sorted({names.get(label, label) for *_, label in raw[0][1]}))
     if len(labels) < 2:
         raise InputError(f"{train}: {len(labels)} label(s), expected at least two")
     index = {name: i for i, name in enumerate(labels)}
     splits = []
-    for path, rows in raw.items():
+    for path, rows in raw:
         examples = []
         for text, pair, label in rows:
             name = names.get(label, label)

@@ -1,8 +1,7 @@
-"""The stages of the line that train: distil, sentence, finetune."""
+"""The stages of the line that train encoders: distil and sentence."""
 
 import json
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,17 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from rubert_lite.errors import ConfigError
+
 from .batches import Texts
 from .checkpoint import write_checkpoint
-from .config import FinetuneConfig, SentenceConfig
+from .config import SentenceConfig
 from .cooccurrence import count_pairs, ppmi_rows
 from .corpus import expand
 from .distil import distil
-from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
-from .heads import Answers, Classes, Entities
 from .initialise import initialise
 from .items import Items, Reading, write_items
-from .labelled import Keys, read_asked, read_labelled, read_tagged
 from .labels import LabelledTexts
 from .line_vectors import open_cache
 from .links import link, link_vocabularies
@@ -31,7 +29,7 @@ from .recipe import Pair, Recipe
 from .report import plot_run
 from .sentence import Language, Sentences, Sources, distil_sentences
 from .shards import iter_shards
-from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
+from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .student import (
     Shape,
     build,
@@ -56,6 +54,7 @@ def train_student(line: Line) -> None:
         {
             "shards": fingerprint_stage(line.folder("03-shards")),
             "teacher": fingerprint_source(line.teacher),
+            "start": fingerprint_source(c.student.start),
         },
         resumable=True,
     )
@@ -68,13 +67,14 @@ def train_student(line: Line) -> None:
             _join(line, student, teacher),
             Texts.open(line.folder("03-shards"), "train"),
             Texts.open(line.folder("03-shards"), "valid"),
-            recipe=Recipe(**_part(c.distil.model_dump(), Recipe)),
-            schedule=Schedule(**_part(c.distil.model_dump(), Schedule)),
+            recipe=Recipe(**fields_of(c.distil.model_dump(), Recipe)),
+            schedule=Schedule(**fields_of(c.distil.model_dump(), Schedule)),
             out=out,
         )
         write_checkpoint(out, student, folder, provenance=provenance(line, result, student))
-        plot_run(out / "metrics.jsonl", out / "loss.png")
-        shutil.rmtree(out / "state")
+        if c.distil.steps:
+            plot_run(out / "metrics.jsonl", out / "loss.png")
+            shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
 
@@ -100,7 +100,9 @@ def _start(line: Line, teacher: torch.nn.Module | None) -> torch.nn.Module:
     """Build a student and give it its first weights."""
     c = line.config
     base, own, kept = _vocabularies(line)
-    settings = c.student.model_dump(exclude={"initial_rows", "initial_layers", "cut"})
+    if c.student.start:
+        return _go_on(c.student.start, line.folder("02-vocabulary"))
+    settings = c.student.model_dump(exclude={"start", "initial_rows", "initial_layers", "cut"})
     torch.manual_seed(c.distil.seed)
     student = build(Shape(vocab_size=len(kept), **settings))
     initial = c.student.initial_rows
@@ -116,6 +118,14 @@ def _start(line: Line, teacher: torch.nn.Module | None) -> torch.nn.Module:
     if initial == "cooccurrence":
         _fill_from_cooccurrence(student, line.folder("03-shards"))
     return student
+
+
+def _go_on(start: str, folder: Path) -> torch.nn.Module:
+    """Load a student of the same vocabulary."""
+    texts = [Path(f) / "vocabulary.json" for f in (start, folder)]
+    if texts[0].read_text(encoding="utf-8") != texts[1].read_text(encoding="utf-8"):
+        raise ConfigError([f"student.start = {start!r}: made with another vocabulary"])
+    return load_masked_lm(start)
 
 
 def _join(line: Line, student: torch.nn.Module, teacher: torch.nn.Module | None) -> Pair:
@@ -135,10 +145,6 @@ def _fill_from_cooccurrence(student: torch.nn.Module, folder: Path) -> None:
     pairs = count_pairs((s.student for s in shards), size, total=len(shards))
     with torch.no_grad():
         rows.copy_(ppmi_rows(*pairs, size, width) * _COOCCURRENCE_SCALE)
-
-
-def _part(values: dict[str, Any], kind: Any) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
 
 
 def _piece_counts(folder: Path, size: int) -> torch.Tensor:
@@ -178,7 +184,7 @@ def train_sentence(line: Line) -> None:
                 open_cache(c),
                 tokenizer,
                 data,
-                reading=Reading(**_part(c.model_dump(), Reading)),
+                reading=Reading(**fields_of(c.model_dump(), Reading)),
                 width=hidden_size(student) if c.projection == "rotation" else None,
             )
             (data / "done").touch()
@@ -190,8 +196,8 @@ def train_sentence(line: Line) -> None:
             Items.open(data, "train", pad_id=pad_id),
             Items.open(data, "valid", pad_id=pad_id),
             sources,
-            sentences=Sentences(**_part(values, Sentences)),
-            schedule=Schedule(**_part(values, Schedule)),
+            sentences=Sentences(**fields_of(values, Sentences)),
+            schedule=Schedule(**fields_of(values, Schedule)),
             out=out,
         )
         repeat_positions(student, max(c.max_length, line.config.shards.max_length))
@@ -216,7 +222,7 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
         language = Language(
             Texts.open(shards, "train"),
             Texts.open(shards, "valid"),
-            Recipe(**_part(line.config.distil.model_dump(), Recipe)),
+            Recipe(**fields_of(line.config.distil.model_dump(), Recipe)),
             _piece_counts(shards, len(_vocabularies(line)[2])) if c.bag else None,
         )
     if c.labels:
@@ -224,45 +230,3 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
         held_out = expand(c.exclude, "sentence.exclude")
         labelled = LabelledTexts.read(tasks, tokenizer, exclude=held_out, max_length=c.max_length)
     return Sources(language, labelled)
-
-
-def finetune_head(line: Line) -> None:
-    """Run the finetune stage, if the configuration has one."""
-    c = line.config.finetune
-    if c is None:
-        return
-    source = line.folder("05-sentence" if line.config.sentence else "04-student")
-    stage = Stage(
-        line.folder(f"06-{c.name}"),
-        c.model_dump(),
-        {
-            "student": fingerprint_stage(source),
-            "data": fingerprint_files([c.train, c.dev]),
-            "soft": fingerprint_source(c.soft),
-        },
-    )
-
-    def work(out: Path) -> None:
-        kind = _kind(c)
-        tuning = Tuning(**_part(c.model_dump(), Tuning))
-        soft = Path(c.soft) if c.soft else None
-        scores = finetune(source, kind, tuning=tuning, out=out, soft=soft)
-        training = json.loads((out / "training.json").read_text(encoding="utf-8"))
-        training["corpora"].append(
-            {"name": c.name, "license": c.license, "texts": len(kind.data.train), "use": "labels"}
-        )
-        training["metrics"] = {**training["metrics"], c.name: scores}
-        text = json.dumps(training, ensure_ascii=False, indent=1)
-        (out / "training.json").write_text(text + "\n", encoding="utf-8")
-
-    run_stage(stage, work, force=line.force)
-
-
-def _kind(c: FinetuneConfig) -> Classes | Entities | Answers:
-    train, dev = Path(c.train), Path(c.dev)
-    if c.task == "token-classification":
-        return Entities(read_tagged(train, dev))
-    if c.task == "question-answering":
-        return Answers(read_asked(train, dev))
-    data = read_labelled(train, dev, keys=Keys(c.text, c.pair, c.label), names=c.labels)
-    return Classes(data, c.balance)

@@ -98,7 +98,7 @@ def shards(line: Line) -> None:
     }
     stage = Stage(
         line.folder("03-shards"),
-        s.model_dump(exclude={"processes"})
+        s.model_dump(exclude={"processes", "directory"})
         | {"strings": line.config.distil.alignment == "match-string"},
         {name: fingerprint_stage(folder) for name, folder in folders.items()},
     )

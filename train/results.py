@@ -1,5 +1,6 @@
 """Turn results.json into the README's tables and the picture of quality, size and speed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,13 @@ def mean_score(found: Mapping[str, Any]) -> float | None:
 def main_table(results: Results, systems: Sequence[str]) -> list[str]:
     """Write a Markdown table of the measures, one system a row."""
     names = [heading for heading, _ in COLUMNS.values()]
-    rows = [_row(["", "MB", "width", "ms", *names, "mean"]), _rule(len(names) + 5)]
+    rows = [row(["", "MB", "width", "ms", *names, "mean"]), rule(len(names) + 5)]
     for system in systems:
         found = _of(results, system)
         facts = {**found.get("properties", {}), **found.get("speed", {})}
         cells = [found.get(cell, {}).get(key) for cell, (_, key) in COLUMNS.items()]
         rows.append(
-            _row(
+            row(
                 [
                     system,
                     _number(facts.get("mb"), 1),
@@ -55,23 +56,23 @@ def neighbour_table(results: Results, systems: Sequence[str]) -> list[str]:
     """Write a Markdown table of the 3-NN measures and of recall@10."""
     cells = {c: h for c, (h, key) in COLUMNS.items() if key == "linear"}
     far = {c: h.replace("R@1", "R@10") for c, (h, key) in COLUMNS.items() if key == "recall@1"}
-    rows = [_row(["3-NN", *cells.values(), *far.values()]), _rule(len(cells) + len(far) + 1)]
+    rows = [row(["3-NN", *cells.values(), *far.values()]), rule(len(cells) + len(far) + 1)]
     for system in systems:
         found = _of(results, system)
         values = [found.get(c, {}).get("knn") for c in cells]
         values += [found.get(c, {}).get("recall@10") for c in far]
-        rows.append(_row([system, *(_number(v, 3) for v in values)]))
+        rows.append(row([system, *(_number(v, 3) for v in values)]))
     return rows
 
 
 def detail_table(results: Results, systems: Sequence[str], cell: str, kind: str) -> list[str]:
     """Write recall@1 by length of the query, or with changed queries, one system a row."""
     names = list(dict.fromkeys(n for s in systems for n in _of(results, s)[cell].get(kind, {})))
-    rows = [_row([kind, *names]), _rule(len(names) + 1)]
+    rows = [row([kind, *names]), rule(len(names) + 1)]
     for system in systems:
         found = _of(results, system)[cell].get(kind, {})
         values = [found.get(n, {}).get("recall@1") for n in names]
-        rows.append(_row([system, *(_number(v, 3) for v in values)]))
+        rows.append(row([system, *(_number(v, 3) for v in values)]))
     return rows
 
 
@@ -81,16 +82,27 @@ def _of(results: Results, system: str) -> Mapping[str, Any]:
     return results[system]
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """Write a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _rule(count: int) -> str:
+def rule(count: int) -> str:
+    """Write the line below the heading of a Markdown table."""
     return "|" + " --- |" * count
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def write_json(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results so that a reader never sees half of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    text = json.dumps(results, ensure_ascii=False, indent=1)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.rename(path)
 
 
 def insert(path: Path, name: str, lines: Sequence[str]) -> None:

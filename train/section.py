@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +19,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def load_section(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+def load_section(
+    kind: type[T],
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] | None = None,
+) -> T:
     """Read a TOML file, apply `section.key=value` overrides (TOML values), and check everything.
 
     A top-level `base` names another file, relative to this one, whose tables this one changes;
-    lists are replaced whole. Raises ConfigError with all problems; an unknown key comes with the
-    nearest known one.
+    lists are replaced whole. `changes` are put over both. Raises ConfigError with all problems; an
+    unknown key comes with the nearest known one.
     """
-    data = _read(path, ())
+    data = merge(_read(path, ()), changes or {})
     for override in overrides:
         _override(data, override)
     try:
@@ -51,15 +57,16 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return data
     if not isinstance(base, str):
         raise ConfigError([f"{path}: base = {base!r}: expected the path of a TOML file"])
-    return _merge(_read(path.parent / base, (*above, path)), data)
+    return merge(_read(path.parent / base, (*above, path)), data)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Put tables over tables; what is no table is replaced whole."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            value = _merge(old, value)
+            value = merge(old, value)
         merged[key] = value
     return merged
 

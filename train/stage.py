@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,6 +114,11 @@ def fingerprint_files(paths: Iterable[str]) -> str:
                 file.seek(max(size - _EDGE, _EDGE))
                 digest.update(file.read())
     return digest.hexdigest()[:16]
+
+
+def fields_of(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Select the values that are fields of a dataclass."""
+    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
 
 
 def library_versions() -> dict[str, str]:

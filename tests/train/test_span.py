@@ -71,22 +71,20 @@ def test_a_word_is_as_likely_as_its_pieces_together(tmp_path, write_tokenizer):
     pair = pair_of(TEACHER, STUDENT)
     masked = mask_groups(batch, pair.vocabularies, share=0.5, generator=seeded())
     sides = {}
-    for name, model, ids, hidden, mask, group in (
-        ("t", pair.teacher, batch.teacher_ids, masked.teacher_ids, batch.teacher_mask, batch.teacher_group),
-        ("s", pair.student, batch.student_ids, masked.student_ids, batch.student_mask, batch.student_group),
-    ):  # fmt: skip
+    for name, model in (("teacher", pair.teacher), ("student", pair.student)):
+        ids, mask, group = (getattr(batch, f"{name}_{part}") for part in ("ids", "mask", "group"))
+        hidden, places = getattr(masked, f"{name}_ids"), getattr(masked, f"{name}_places")
         with torch.no_grad():
             states = encoder_states(model, hidden, mask)[-1]
             transform, weight, bias = output_rows(model)
             chances = (transform(states) @ weight.T + bias).log_softmax(-1)
-        places = masked.teacher_places if name == "t" else masked.student_places
         total = {}
         for row, column in places.nonzero().tolist():
             key = row, int(group[row, column])
             value = float(chances[row, column, ids[row, column]])
             total[key] = total.get(key, 0.0) + value
         sides[name] = states, total
-    (t_states, wanted), (s_states, given) = sides["t"], sides["s"]
+    (t_states, wanted), (s_states, given) = sides["teacher"], sides["student"]
     assert set(wanted) == set(given)
     keys = sorted(wanted)
     expected = binary_match(

@@ -1,0 +1,179 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rubert_lite.errors import ConfigError
+from train import compare as module
+from train.compare import compare, load_comparison
+from train.comparison import comparison_table, kept_shares, plot_comparison
+
+WORDS = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
+LINE = """
+run = "runs/common"
+[corpus]
+directory = "corpus"
+min_chars = 1
+buckets = 2
+valid_share = 0.2
+[[corpus.sources]]
+name = "words"
+files = ["words.txt"]
+license = "CC0"
+[teacher]
+config = "teacher.toml"
+[vocabulary]
+method = "prune"
+size = 30
+min_char_count = 1
+[shards]
+max_length = 16
+processes = 1
+directory = "runs/shards"
+[student]
+layers = 1
+hidden_size = 8
+heads = 2
+ffn_size = 16
+max_length = 32
+[distil]
+alignment = "match"
+steps = 2
+tokens_per_batch = 200
+"""
+TEACHER = """
+run = "runs/teacher"
+base = "line.toml"
+[teacher]
+config = ""
+[vocabulary]
+method = "train"
+size = 60
+[shards]
+directory = ""
+[distil]
+alignment = "none"
+"""
+COMPARISON = """
+line = "line.toml"
+run = "runs/compare"
+results = "results.json"
+table = "README.md"
+plot = "kept.png"
+[[students]]
+name = "teacher"
+line = "teacher.toml"
+[[students]]
+name = "match"
+seeds = [1, 2]
+set = { distil = { kl = 1.0 } }
+[[students]]
+name = "not trained"
+set = { distil = { steps = 0 } }
+tasks = ["food"]
+soft = true
+[[tasks]]
+name = "food"
+heading = "food acc"
+train = "food.jsonl"
+dev = "food.jsonl"
+license = "CC0"
+epochs = 1
+score = "accuracy"
+[[tasks]]
+name = "mood"
+train = "food.jsonl"
+dev = "food.jsonl"
+license = "CC0"
+epochs = 1
+freeze_encoder = false
+score = "macro_f1"
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{a} и {b}, {c}." for a in WORDS for b in WORDS for c in WORDS[:3]]
+    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
+    rows = [{"text": t, "label": str("суп" in t)} for t in lines[:40]]
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / "food.jsonl").write_text(text, encoding="utf-8")
+    for name, value in (("line", LINE), ("teacher", TEACHER), ("c", COMPARISON)):
+        (tmp_path / f"{name}.toml").write_text(value, encoding="utf-8")
+    (tmp_path / "README.md").write_text("<!-- comparison -->\n<!-- /comparison -->\n")
+    return load_comparison(tmp_path / "c.toml")
+
+
+def test_every_cell_is_computed_once(config, monkeypatch):
+    compare(config, only=["teacher"])
+    assert set(json.loads(Path("results.json").read_text())) == {"teacher"}
+    compare(config)
+    found = json.loads(Path("results.json").read_text())
+    assert {n: sorted(r["seeds"]) for n, r in found.items()} == {
+        "teacher": ["42"], "match": ["1", "2"], "not trained": ["42"]
+    }  # fmt: skip
+    assert set(found["match"]["seeds"]["1"]["tasks"]) == {"food", "mood"}
+    assert set(found["not trained"]["seeds"]["42"]["tasks"]) == {"food"}
+    assert found["teacher"]["facts"]["parameters"] > found["match"]["facts"]["parameters"] > 0
+    shorter = [found[n]["facts"]["pieces_per_1000"] for n in ("teacher", "match")]
+    assert 0 < shorter[0] <= shorter[1]
+    assert not list(Path("runs/compare").glob("*/06-*")) and Path("kept.png").stat().st_size > 1000
+    table = Path("README.md").read_text()
+    assert "| match |" in table and "food acc" in table
+    monkeypatch.setattr(module, "_tune", None)  # nothing is left to do
+    compare(config)
+
+
+def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
+    compare(config, only=["teacher"])
+    tuned = []
+    monkeypatch.setattr(module, "_tune", lambda c, s, n, task, line: tuned.append(task.name) or {})
+    changed = COMPARISON.replace('score = "accuracy"', 'score = "accuracy"\nbatch_size = 8')
+    (tmp_path / "c.toml").write_text(changed, encoding="utf-8")
+    with pytest.raises(KeyError):  # the stand-in gives no scores for the table
+        compare(load_comparison(tmp_path / "c.toml"), only=["teacher"])
+    assert tuned == ["food"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "match"', 'name = "teacher"', "students: 'teacher' stands twice"),
+        ('tasks = ["food"]', 'tasks = ["fuud"]', "not trained: no task 'fuud'"),
+        ("kl = 1.0", "kll = 1.0", "match: distil.kll: unknown key; did you mean 'kl'"),
+        ('line = "teacher.toml"', 'line = "none.toml"', "teacher: none.toml: no such file"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(config, tmp_path, old, new, message):
+    (tmp_path / "c.toml").write_text(COMPARISON.replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_comparison(tmp_path / "c.toml")
+
+
+def test_an_unknown_student_is_told(config):
+    with pytest.raises(ConfigError, match="--only x: no such student"):
+        compare(config, only=["x"])
+
+
+def row(parameters, *seeds):
+    cells = {str(i): {"tasks": {t: {"s": v} for t, v in s.items()}} for i, s in enumerate(seeds)}
+    return {"facts": {"parameters": parameters, "pieces_per_1000": 200}, "seeds": cells}
+
+
+def test_the_table_tells_means_spreads_and_shares(tmp_path):
+    results = {
+        "T": row(10_000_000, {"a": 0.8, "b": 0.5}),
+        "s": row(1_000_000, {"a": 0.6, "b": 0.5}, {"a": 0.4, "b": 0.5}),
+        "part": row(1_000_000, {"a": 0.6}),
+    }
+    columns = {"a": ("A", "s"), "b": ("B", "s")}
+    assert kept_shares(results, "s", "T", columns) == pytest.approx([0.875, 0.75])
+    assert kept_shares(results, "part", "T", columns) == []
+    table = comparison_table(results, list(results), columns)
+    assert table[0].startswith("|  | M parameters | smaller |")
+    assert table[2] == "| T | 10.00 | 1.0x | 200 | 0.800 | 0.500 | 100.0 |"
+    assert table[3] == ("| s | 1.00 | 10.0x | 200 | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |")
+    assert table[4] == "| part | 1.00 | 10.0x | 200 | 0.600 |  |  |"
+    plot_comparison(results, list(results), columns, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000

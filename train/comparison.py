@@ -1,0 +1,109 @@
+"""The table and the picture of a comparison of students."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from .results import row, rule
+
+Columns = Mapping[str, tuple[str, str]]  # task -> (heading, score)
+
+
+def scores_of(found: Mapping[str, Any], task: str, score: str) -> list[float]:
+    """Return a student's score on a task, seed by seed."""
+    cells = (seed["tasks"].get(task) for seed in found["seeds"].values())
+    return [float(c[score]) for c in cells if c is not None]
+
+
+def kept_shares(
+    results: Mapping[str, Any], name: str, teacher: str, columns: Columns
+) -> list[float]:
+    """Return for each seed the mean over tasks of a student's score in the teacher's (its mean).
+
+    Only seeds that have every task; [] if there are none.
+    """
+    wanted = {t: scores_of(results[teacher], t, s) for t, (_, s) in columns.items()}
+    if not all(wanted.values()):
+        return []
+    shares = []
+    for seed in results[name]["seeds"].values():
+        cells = {t: seed["tasks"].get(t) for t in columns}
+        if all(c is not None for c in cells.values()):
+            parts = [cells[t][s] / fmean(wanted[t]) for t, (_, s) in columns.items()]
+            shares.append(fmean(parts))
+    return shares
+
+
+def comparison_table(
+    results: Mapping[str, Any], names: Sequence[str], columns: Columns
+) -> list[str]:
+    """Write a Markdown table; the first name is the teacher.
+
+    A cell with several seeds is mean ± standard deviation.
+    """
+    headings = [heading for heading, _ in columns.values()]
+    lines = [
+        row(["", "M parameters", "smaller", "pieces / 1,000 characters", *headings, "kept, %"]),
+        rule(len(headings) + 5),
+    ]
+    teacher = names[0]
+    for name in names:
+        found = results[name]
+        facts = found["facts"]
+        times = results[teacher]["facts"]["parameters"] / facts["parameters"]
+        cells = [_cell(scores_of(found, t, s), 3) for t, (_, s) in columns.items()]
+        kept = [100 * k for k in kept_shares(results, name, teacher, columns)]
+        lines.append(
+            row(
+                [
+                    name,
+                    f"{facts['parameters'] / 1e6:.2f}",
+                    f"{times:.1f}x",
+                    f"{facts['pieces_per_1000']:.0f}",
+                    *cells,
+                    _cell(kept, 1),
+                ]
+            )
+        )
+    return lines
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+
+
+def plot_comparison(
+    results: Mapping[str, Any], names: Sequence[str], columns: Columns, out: Path
+) -> None:
+    """Draw the share of the teacher's score that is kept against parameters, into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    for name in names:
+        kept = [100 * k for k in kept_shares(results, name, names[0], columns)]
+        if not kept:
+            continue
+        size = results[name]["facts"]["parameters"] / 1e6
+        bar = stdev(kept) if len(kept) > 1 else 0.0
+        axes.errorbar(size, fmean(kept), yerr=bar, fmt="o", capsize=3)
+        axes.annotate(
+            name, (size, fmean(kept)), xytext=(6, 3), textcoords="offset points", fontsize=8
+        )
+    axes.set_xscale("log")
+    axes.set(
+        xlabel="parameters, millions",
+        ylabel="share of the teacher's score kept, %",
+        title="Students of one teacher, equal budgets",
+    )
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)
