@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ from .line import run_line
 from .line_tasks import finetune_head
 from .pairs import read_lines
 from .results import insert, write_json
-from .section import Section, load_section, merge
+from .section import Section, explain, load_section, merge
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class CompareConfig(Section):
     results: str  # json file
     table: str = ""  # Markdown file, between `<!-- comparison -->` and `<!-- /comparison -->`
     plot: str = ""  # png
+    tuning: dict[str, Any] = {}  # of all tasks, unless they say otherwise
     students: list[ComparedStudent] = Field(min_length=1)
     tasks: list[ComparedTask] = Field(min_length=1)
 
@@ -78,6 +79,10 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
         problems += [
             f"{kind}: {n!r} stands twice" for n in {n for n in names if names.count(n) > 1}
         ]
+    try:
+        config = config.model_copy(update={"tasks": [_tuned(config, t) for t in config.tasks]})
+    except ValidationError as error:
+        problems += [f"tuning.{explain(e, ComparedTask)}" for e in error.errors()]
     known = {t.name for t in config.tasks}
     for student in config.students:
         problems += [f"{student.name}: no task {t!r}" for t in student.tasks if t not in known]
@@ -90,6 +95,11 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _tuned(config: CompareConfig, task: ComparedTask) -> ComparedTask:
+    """Fill in what all tasks have in common."""
+    return ComparedTask.model_validate(config.tuning | task.model_dump(exclude_unset=True))
 
 
 def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = False) -> None:

@@ -38,7 +38,7 @@ def load_section(
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([_explain(e, kind) for e in error.errors()]) from None
+        raise ConfigError([explain(e, kind) for e in error.errors()]) from None
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
@@ -88,7 +88,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     place[last] = parsed
 
 
-def _explain(error: Any, kind: type[BaseModel]) -> str:
+def explain(error: Any, kind: type[BaseModel]) -> str:
+    """Put one of pydantic's errors into words, with the nearest known key of an unknown one."""
     place = [str(p) for p in error["loc"]]
     name = ".".join(place)
     if error["type"] == "extra_forbidden":

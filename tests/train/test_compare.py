@@ -60,6 +60,8 @@ run = "runs/compare"
 results = "results.json"
 table = "README.md"
 plot = "kept.png"
+[tuning]
+epochs = 1
 [[students]]
 name = "teacher"
 line = "teacher.toml"
@@ -78,7 +80,6 @@ heading = "food acc"
 train = "food.jsonl"
 dev = "food.jsonl"
 license = "CC0"
-epochs = 1
 score = "accuracy"
 [[tasks]]
 name = "mood"
@@ -141,6 +142,11 @@ def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
     [
         ('name = "match"', 'name = "teacher"', "students: 'teacher' stands twice"),
         ('tasks = ["food"]', 'tasks = ["fuud"]', "not trained: no task 'fuud'"),
+        (
+            "[tuning]\nepochs = 1",
+            "[tuning]\nepoch = 1",
+            "tuning.epoch: unknown key; did you mean 'epochs'",
+        ),
         ("kl = 1.0", "kll = 1.0", "match: distil.kll: unknown key; did you mean 'kl'"),
         ('line = "teacher.toml"', 'line = "none.toml"', "teacher: none.toml: no such file"),
     ],
