@@ -1,10 +1,13 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from rubert_lite.errors import ConfigError
+from train.compare import CompareConfig
 from train.config import load_config
 from train.evaluate import EvaluationConfig
+from train.line import STAGES
 from train.section import load_section
 from train.stage import Stage, fingerprint_stage, run_stage
 
@@ -21,14 +24,17 @@ def load(tmp_path, text: str, *overrides: str):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_our_own_configurations_are_fine(path):
-    if path.stem == "evaluate":
-        load_section(EvaluationConfig, path)
-        command = "evaluate"
-    else:
-        load_config(path)
-        command = "all" if path.parent == ROOT else "sentence"
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# rubert-lite train {command} --config train/configs/{path.relative_to(ROOT)}"
+    place = path.relative_to(ROOT)
+    found = re.fullmatch(rf"# rubert-lite train (\w+) --config train/configs/{place}", first)
+    assert found
+    if found[1] == "evaluate":
+        load_section(EvaluationConfig, path)
+    elif found[1] == "compare":
+        load_section(CompareConfig, path)
+    else:
+        assert found[1] in ("all", *STAGES)
+        load_config(path)
 
 
 def test_all_problems_are_told_at_once(tmp_path):
