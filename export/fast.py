@@ -10,59 +10,18 @@ a little on its neighbours.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from rubert_lite.manifest import PIECEWISE
-
+from .graph import TINY, Graph, Shape, finish_outputs
 from .quantize import quantize_rows
 from .weights import Affine, Layer, Weights
 
 Precision = Literal["fp32", "int8", "int8-turbo"]
-
-_OPSET = 17
-_CONTRIB = "com.microsoft"
-_IR_VERSION = 9  # the oldest that these operators need: more runtimes can read it
-_TINY = 1e-12  # floor of a norm or scale that divides
-
-
-class _Graph:
-    """Collect nodes and constants under running names."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-
-    def add(self, kind: str, inputs: Sequence[str], *, outputs: int = 1, **attributes: Any) -> Any:
-        """Append a node; return the name of its output, or names if there are several."""
-        contrib = kind.startswith("ms.")
-        number = len(self.nodes)
-        names = [f"{kind.removeprefix('ms.')}_{number}_{i}" for i in range(outputs)]
-        self.nodes.append(
-            helper.make_node(
-                kind.removeprefix("ms."),
-                list(inputs),
-                names,
-                name=f"{kind}_{number}",
-                domain=_CONTRIB if contrib else "",
-                **attributes,
-            )
-        )
-        return names[0] if outputs == 1 else names
-
-    def constant(self, value: Any, name: str) -> str:
-        """Keep an array under a name; equal names are the same array."""
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name
-
-    def rename(self, old: str, new: str) -> None:
-        """Give an output its public name."""
-        self.nodes.append(helper.make_node("Identity", [old], [new], name=new))
 
 
 def build(
@@ -74,36 +33,20 @@ def build(
     token_type_ids. Outputs: pooled and sentence_embedding float32 [batch, hidden]; with a
     head logits [batch, labels], or [batch, length, labels] of a task on pieces.
     """
-    graph = _Graph()
-    inputs = ["input_ids"]
+    graph = Graph()
+    inputs: dict[str, Shape] = {"input_ids": ["batch", "length"]}
     if weights.types is not None and len(weights.types) > 1:
-        inputs.append("token_type_ids")
-    hidden = _embed(graph, weights, precision, inputs)
+        inputs["token_type_ids"] = ["batch", "length"]
+    hidden = _embed(graph, weights, precision, list(inputs))
     for index, layer in enumerate(weights.layers):
         hidden = _attend(graph, hidden, layer, f"layer{index}", weights, precision)
         hidden = _feed_forward(graph, hidden, layer, f"layer{index}", weights, precision)
-    outputs = _finish(graph, hidden, weights)
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "rubert_lite",
-            [_value(name, TensorProto.INT64, ["batch", "length"]) for name in inputs],
-            [_value(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-            list(graph.constants.values()),
-        ),
-        opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)],
-        ir_version=_IR_VERSION,
-        producer_name="rubert_lite",
-    )
-    helper.set_model_props(model, dict(metadata))
-    return model
+    pooled = graph.add("ReduceMean", [hidden], axes=[1], keepdims=0)
+    outputs = finish_outputs(graph, hidden, pooled, weights)
+    return graph.finish(inputs, outputs, metadata)
 
 
-def _value(name: str, kind: int, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, list(shape))
-
-
-def _embed(graph: _Graph, weights: Weights, precision: Precision, inputs: Sequence[str]) -> str:
+def _embed(graph: Graph, weights: Weights, precision: Precision, inputs: Sequence[str]) -> str:
     rows = _rows(graph, weights.pieces, "pieces", inputs[0], precision)
     positions = weights.positions
     if weights.types is not None and len(inputs) == 1:
@@ -121,7 +64,7 @@ def _embed(graph: _Graph, weights: Weights, precision: Precision, inputs: Sequen
 
 
 def _rows(
-    graph: _Graph, table: NDArray[np.float32], name: str, ids: str, precision: Precision
+    graph: Graph, table: NDArray[np.float32], name: str, ids: str, precision: Precision
 ) -> str:
     if precision == "fp32":
         found: str = graph.add("Gather", [graph.constant(table, name), ids], axis=0)
@@ -134,7 +77,7 @@ def _rows(
     return product
 
 
-def _norm(graph: _Graph, value: str, norm: Affine, name: str, epsilon: float) -> str:
+def _norm(graph: Graph, value: str, norm: Affine, name: str, epsilon: float) -> str:
     found: str = graph.add(
         "LayerNormalization",
         [
@@ -148,7 +91,7 @@ def _norm(graph: _Graph, value: str, norm: Affine, name: str, epsilon: float) ->
     return found
 
 
-def _linear(graph: _Graph, value: str, layer: Affine, name: str, precision: Precision) -> str:
+def _linear(graph: Graph, value: str, layer: Affine, name: str, precision: Precision) -> str:
     bias = graph.constant(layer.bias, f"{name}.bias")
     if precision == "fp32":
         weight = graph.constant(np.ascontiguousarray(layer.weight.T), f"{name}.weight")
@@ -162,7 +105,7 @@ def _linear(graph: _Graph, value: str, layer: Affine, name: str, precision: Prec
         return fused
     # Unsigned activations around 128: signed ones miss the fast kernels. One scale a piece, its
     # peak / 127; the peak is divided out before the product and multiplied in after it.
-    tiny = graph.constant(np.float32(_TINY), "tiny")
+    tiny = graph.constant(np.float32(TINY), "tiny")
     highest = graph.add("ReduceMax", [graph.add("Abs", [value])], axes=[-1], keepdims=1)
     peak = graph.add("Max", [highest, tiny])
     level = graph.constant(np.float32(1 / 127), "level")
@@ -183,7 +126,7 @@ def _linear(graph: _Graph, value: str, layer: Affine, name: str, precision: Prec
 
 
 def _attend(
-    graph: _Graph, hidden: str, layer: Layer, name: str, weights: Weights, precision: Precision
+    graph: Graph, hidden: str, layer: Layer, name: str, weights: Weights, precision: Precision
 ) -> str:
     parts = (layer.query, layer.key, layer.value)
     fused = Affine(
@@ -200,31 +143,9 @@ def _attend(
 
 
 def _feed_forward(
-    graph: _Graph, hidden: str, layer: Layer, name: str, weights: Weights, precision: Precision
+    graph: Graph, hidden: str, layer: Layer, name: str, weights: Weights, precision: Precision
 ) -> str:
     wide = graph.add("ms.Gelu", [_linear(graph, hidden, layer.up, f"{name}.up", precision)])
     out = _linear(graph, wide, layer.down, f"{name}.down", precision)
     total = graph.add("Add", [out, hidden])
     return _norm(graph, total, layer.norm2, f"{name}.norm2", weights.epsilon)
-
-
-def _finish(graph: _Graph, hidden: str, weights: Weights) -> dict[str, list[str | int]]:
-    pooled = graph.add("ReduceMean", [hidden], axes=[1], keepdims=0)
-    length = graph.add("ReduceL2", [pooled], axes=[-1], keepdims=1)
-    floor = graph.constant(np.float32(_TINY), "tiny")
-    unit = graph.add("Div", [pooled, graph.add("Max", [length, floor])])
-    graph.rename(pooled, "pooled")
-    graph.rename(unit, "sentence_embedding")
-    width = weights.hidden_size
-    outputs: dict[str, list[str | int]] = {
-        "pooled": ["batch", width],
-        "sentence_embedding": ["batch", width],
-    }
-    if weights.head is not None:
-        on_pieces = weights.task in PIECEWISE
-        # In float32: it is small, and a label should not turn on rounding.
-        judged = hidden if on_pieces else pooled
-        graph.rename(_linear(graph, judged, weights.head, "head", "fp32"), "logits")
-        labels = len(weights.head.bias)
-        outputs["logits"] = ["batch", "length", labels] if on_pieces else ["batch", labels]
-    return outputs

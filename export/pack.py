@@ -14,6 +14,7 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, check_tokenizer
 
 from .card import write_card
 from .fast import Precision, build
+from .gpu import build_gpu
 from .parity import (
     Parity,
     as_metrics,
@@ -29,7 +30,7 @@ from .remap import write_table
 from .sample import TEXTS
 from .weights import Weights, read_config, read_json, read_weights
 
-FAST = ("int8", "fp32", "int8-turbo")
+FAST = ("int8", "fp32", "int8-turbo", "fp16")
 EXTRAS = ("portable", "safetensors", "table")
 VERSION = "0.1.0"
 _LEAST_WIDTH = 64  # of a truncated vector that is still offered
@@ -47,9 +48,9 @@ def export(
 ) -> ModelPackage:
     """Write a model package of `checkpoint` to `out` and open it.
 
-    `variants`: int8, fp32 and int8-turbo (whose vectors depend a little on their batch) are our
-    graphs, the first one named is the default; portable adds
-    onnx/model.onnx, safetensors the weights, table vocab.tsv. Every graph is compared with torch on
+    `variants`: int8, fp32, int8-turbo (whose vectors depend a little on their batch) and fp16 (for
+    CUDA) are our graphs, the first one named is the default; portable adds onnx/model.onnx,
+    safetensors the weights, table vocab.tsv. Every graph is compared with torch on
     the built-in sample and `texts`; below the limits nothing is written. `notes` (Markdown) go into
     the model card. Raises InputError, PackageError.
     """
@@ -77,11 +78,7 @@ def export(
         expected = reference(checkpoint, cases)
         summaries: list[Parity] = []
         for variant in fast:
-            graph = build(
-                weights,
-                precision=cast(Precision, variant),
-                metadata=_metadata(manifest, variant),
-            ).SerializeToString()
+            graph = _build(weights, variant, _metadata(manifest, variant))
             found = measure(graph, cases, expected=expected)
             check(variant, found, cases)
             summaries.append(summarize(variant, found))
@@ -111,6 +108,15 @@ def export(
         (folder / "README.md").write_text(card, encoding="utf-8")
         seal(folder, manifest)
     return ModelPackage.open(out)
+
+
+def _build(weights: Weights, variant: str, metadata: dict[str, str]) -> bytes:
+    if variant == "fp16":
+        graph = build_gpu(weights, metadata=metadata)
+    else:
+        graph = build(weights, precision=cast(Precision, variant), metadata=metadata)
+    data: bytes = graph.SerializeToString()
+    return data
 
 
 def read_training(checkpoint: Path) -> dict[str, Any]:
@@ -191,7 +197,7 @@ def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:
         "vocab_size": str(manifest.vocab_size),
         "variant": variant,
         "pooling": "mean",
-        "batch_independent": "false" if variant == "int8-turbo" else "true",
+        "batch_independent": "true" if variant in ("int8", "fp32") else "false",
         "teacher": manifest.teacher,
         "license": manifest.license,
     }

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from .engine import Device, Engine
 from .errors import InputError, PackageError
 from .inputs import check_integer
-from .manifest import PIECEWISE
+from .manifest import PIECEWISE, Manifest
 from .model import Model
 from .package import TOKENIZER, ModelPackage
 from .pieces import PieceReader
@@ -28,7 +28,7 @@ def load_model(
         lanes = check_integer("lanes", lanes, low=1)
     package = ModelPackage.open(path, verify=verify)
     manifest = package.manifest
-    chosen = manifest.default_variant if variant is None else variant
+    chosen = _default(manifest, device) if variant is None else variant
     if chosen not in manifest.variants:
         raise InputError(
             f"{manifest.name}: no variant {chosen!r}, it has {', '.join(manifest.variants)}"
@@ -39,6 +39,18 @@ def load_model(
     engine = Engine(package.read(graph), device=device, lanes=lanes)
     _check_graph(package, engine, graph)
     return Model(package, pieces, engine, variant=chosen)
+
+
+def _default(manifest: Manifest, device: Device) -> str:
+    """Return the variant made for a device."""
+    if device != "cuda":
+        return manifest.default_variant
+    if "fp16" not in manifest.variants:
+        raise InputError(
+            f"{manifest.name}: no variant fp16, which device='cuda' needs: export the checkpoint"
+            " with --variants int8,fp16 (or name another variant)"
+        )
+    return "fp16"
 
 
 def _tokenizer(package: ModelPackage) -> Tokenizer:
@@ -82,10 +94,11 @@ def _check_graph(package: ModelPackage, engine: Engine, name: str) -> None:
                 f"{where}: {key.partition('.')[2]} {found[:12]}, the package has {value[:12]}:"
                 " graph and tokenizer do not belong together: export the model again"
             )
-    if {*engine.inputs, "token_type_ids"} != {"input_ids", "token_type_ids"}:
+    known = {"input_ids", "lengths", "token_type_ids"}
+    if "input_ids" not in engine.inputs or not known.issuperset(engine.inputs):
         raise PackageError(
-            f"{where}: inputs {', '.join(engine.inputs)}, expected input_ids and at most"
-            " token_type_ids: it is not a fast graph"
+            f"{where}: inputs {', '.join(engine.inputs)}, expected input_ids and at most lengths"
+            " and token_type_ids: it is not a fast graph"
         )
     widths = {"pooled": manifest.hidden_size, "sentence_embedding": manifest.hidden_size}
     if manifest.labels:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import join
+from .batches import Batching
 from .engine import Engine
 from .errors import InputError
 from .inputs import (
@@ -50,9 +50,9 @@ class Model:
         self._pieces = pieces
         self._engine = engine
         self._variant = variant
-        self._typed = "token_type_ids" in engine.inputs
-        self._stream = Stream(pieces, engine, max_length=self.max_length, with_types=self._typed)
-        self._spans = SpanReader(pieces, engine, max_length=self.max_length, with_types=self._typed)
+        self._batching = Batching.of(engine.inputs, max_length=self.max_length)
+        self._stream = Stream(pieces, engine, batching=self._batching)
+        self._spans = SpanReader(pieces, engine, batching=self._batching)
 
     @property
     def package(self) -> ModelPackage:
@@ -217,7 +217,7 @@ class Model:
 
     def compute(self, texts: Sequence[Pieces], output: Output) -> NDArray[np.float32]:
         """Compute one output of texts of equal length in pieces, [len(texts), width]."""
-        return self._engine.run(join(texts, range(len(texts)), with_types=self._typed), output)
+        return self._engine.run(self._batching.join(texts, range(len(texts))), output)
 
     def spans(self, text: str) -> list[Span]:
         """Return the pieces of a text, uncut, with their places in the normalised text."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import equal_lengths, join
+from .batches import Batching
 from .engine import Runner
 from .pieces import PieceReader, Pieces, Placed
 from .predictions import Answer, Entity, Logits, best_span, read_entities, windows
@@ -18,14 +18,11 @@ from .predictions import Answer, Entity, Logits, best_span, read_entities, windo
 class SpanReader:
     """The pieces and the graph of a model whose logits are [batch, length, labels]."""
 
-    def __init__(
-        self, pieces: PieceReader, engine: Runner, *, max_length: int, with_types: bool
-    ) -> None:
+    def __init__(self, pieces: PieceReader, engine: Runner, *, batching: Batching) -> None:
         """Borrow the parts of a model."""
         self._pieces = pieces
         self._engine = engine
-        self._max_length = max_length
-        self._with_types = with_types
+        self._batching = batching
 
     def tag(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[Entity]]:
         """Return the entities of each text, in their order in it."""
@@ -37,7 +34,7 @@ class SpanReader:
     def judge_words(self, texts: Sequence[str]) -> list[tuple[list[tuple[int, int]], Logits]]:
         """Return the words of each text, places [start, end), and their logits [words, labels]."""
         placed = self._pieces.locate(texts)
-        room = self._max_length - 2
+        room = self._batching.max_length - 2
         stretches = [list(windows(len(p.ids), room=room)) for p in placed]
         frames = [
             self._pieces.frame(p.ids[a:b])
@@ -58,7 +55,7 @@ class SpanReader:
         frames: list[Pieces] = []
         stretches = []
         for question, context in zip(placed[::2], placed[1::2], strict=True):
-            room = self._max_length - 3
+            room = self._batching.max_length - 3
             asked = question.ids[: room // 2]
             cuts = list(windows(len(context.ids), room=room - len(asked)))
             frames += [self._pieces.frame(asked, context.ids[a:b]) for a, b in cuts]
@@ -79,12 +76,9 @@ class SpanReader:
 
     def _logits(self, frames: Sequence[Pieces]) -> list[Logits]:
         found: list[Logits] = [np.empty((0, 0), np.float32)] * len(frames)
-        batches = (
-            join(frames, rows, with_types=self._with_types) for rows in equal_lengths(frames)
-        )
-        for indices, rows in self._engine.run_all(batches, "logits"):
+        for indices, rows in self._engine.run_all(self._batching.split(frames), "logits"):
             for index, row in zip(indices, rows, strict=True):
-                found[index] = row
+                found[index] = row[: len(frames[index].ids)]
         return found
 
 

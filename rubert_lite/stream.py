@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import equal_lengths, join
+from .batches import Batching
 from .engine import Runner
 from .inputs import Text, check_text, check_text_or_pair, chunks
 from .pieces import PieceReader, Pieces
@@ -20,14 +20,11 @@ logger = logging.getLogger(__name__)
 class Stream:
     """The pieces and the graph of a model; memory does not grow with the texts."""
 
-    def __init__(
-        self, pieces: PieceReader, engine: Runner, *, max_length: int, with_types: bool
-    ) -> None:
+    def __init__(self, pieces: PieceReader, engine: Runner, *, batching: Batching) -> None:
         """Borrow the parts of a model."""
         self._pieces = pieces
         self._engine = engine
-        self._max_length = max_length
-        self._with_types = with_types
+        self._batching = batching
 
     def read(
         self, texts: Iterable[Any], output: str, *, pairs: bool = False
@@ -49,7 +46,7 @@ class Stream:
                     position += len(prepared.rows)
                     cut += _count_cut(prepared)
         if cut:
-            logger.warning("%d texts were cut to %d pieces", cut, self._max_length)
+            logger.warning("%d texts were cut to %d pieces", cut, self._batching.max_length)
         yield self._run(prepared, output)
 
     def _prepare(self, texts: list[Any], start: int, *, pairs: bool) -> "_Prepared":
@@ -62,8 +59,7 @@ class Stream:
     def _run(self, prepared: "_Prepared", output: str) -> NDArray[np.float32]:
         texts = prepared.texts
         result: NDArray[np.float32] | None = None
-        batches = (join(texts, rows, with_types=self._with_types) for rows in equal_lengths(texts))
-        for indices, rows in self._engine.run_all(batches, output):
+        for indices, rows in self._engine.run_all(self._batching.split(texts), output):
             if result is None:
                 result = np.empty((len(texts), rows.shape[1]), dtype=np.float32)
             result[indices] = rows

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from rubert_lite.batches import Batching
 from rubert_lite.engine import Runner
 from rubert_lite.errors import InputError
 from rubert_lite.pieces import PieceReader, Pieces, Placed
@@ -104,12 +105,16 @@ class Classes:
     def _judge(
         examples: Sequence[Example], reader: PieceReader, runner: Runner, max_length: int
     ) -> Target:
-        stream = Stream(reader, runner, max_length=max_length, with_types=True)
+        stream = Stream(reader, runner, batching=_batching(max_length))
         return np.concatenate(list(stream.read(map(_text, examples), "logits", pairs=True)))
 
 
 def _text(example: Example) -> str | tuple[str, str]:
     return example.text if example.pair is None else (example.text, example.pair)
+
+
+def _batching(max_length: int) -> Batching:
+    return Batching(max_length, with_types=True, padded=False)
 
 
 def class_weights(data: Labelled[Example]) -> Target:
@@ -145,7 +150,7 @@ class Entities:
 
     def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
         """Return the probabilities [words, labels] of each training text."""
-        spans = SpanReader(reader, runner, max_length=max_length, with_types=True)
+        spans = SpanReader(reader, runner, batching=_batching(max_length))
         return [softmax(rows) for _, rows in spans.judge_words([t.text for t in self.data.train])]
 
     def rows(
@@ -172,7 +177,7 @@ class Entities:
 
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return precision, recall and F1 of entities: kind and both ends must be right."""
-        spans = SpanReader(reader, runner, max_length=max_length, with_types=True)
+        spans = SpanReader(reader, runner, batching=_batching(max_length))
         told = spans.tag([t.text for t in self.data.dev], self.labels)
         hits = said = wanted = 0
         for entities, text in zip(told, self.data.dev, strict=True):
@@ -255,7 +260,7 @@ class Answers:
 
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return f1 (words shared with the best accepted answer) and em (equal to one of them)."""
-        spans = SpanReader(reader, runner, max_length=max_length, with_types=True)
+        spans = SpanReader(reader, runner, batching=_batching(max_length))
         told = spans.answer([(a.question, a.context) for a in self.data.dev])
         exact, shared = [], []
         for answer, asked in zip(told, self.data.dev, strict=True):

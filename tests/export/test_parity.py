@@ -125,14 +125,14 @@ def test_a_scale_for_the_whole_tensor_is_found(checkpoint, monkeypatch):
     """With one scale a batch, as dynamic quantisation has it, neighbours change a vector."""
     from export import fast
 
-    real = fast._Graph.add
+    real = fast.Graph.add
 
     def whole(self, kind, inputs, **options):
         if kind == "ReduceMax":
             options.pop("axes")
         return real(self, kind, inputs, **options)
 
-    monkeypatch.setattr(fast._Graph, "add", whole)
+    monkeypatch.setattr(fast.Graph, "add", whole)
     found, cases = compared(checkpoint, read_weights(checkpoint), "int8")
     with pytest.raises(PackageError, match="with its neighbours, expected at most 1e-06"):
         check("int8", found, cases)
