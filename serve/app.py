@@ -6,9 +6,11 @@ import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from rubert_lite import Model
 from rubert_lite.errors import RubertLiteError
@@ -62,6 +64,21 @@ def create_app(model: Model, settings: Settings) -> Gate:
     )
     app.state.service = service
     return Gate(app, service, keys)
+
+
+def allow_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Let pages of `cors_origins` call; keys travel in a header, so no cookie is ever allowed."""
+    origins = [o.strip() for o in settings.cors_origins.split(",") if o.strip()]
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type", "x-request-id"],
+        expose_headers=["x-request-id", "x-total-time", "retry-after"],
+        max_age=600,
+    )
 
 
 def write_document(endpoints: list[Endpoint]) -> bytes:

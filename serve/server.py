@@ -7,18 +7,19 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 
 import uvicorn
 
 from rubert_lite.errors import RubertLiteError
 
-from .app import create_app
+from .app import allow_origins, create_app
 from .gate import Gate, Keys
 from .loading import open_model
 from .service import Service
 from .settings import Settings
+from .tracing import Traced, open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,13 @@ class _Server(uvicorn.Server):
 def run(settings: Settings, sock: socket.socket, parent: Connection | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or the end of `parent`; SIGHUP loads model and keys anew."""
     app = create_app(open_model(settings), settings)
+    outside = allow_origins(app, settings)
+    end_tracing: Callable[[], None] | None = None
+    if settings.otlp_endpoint:
+        provider, end_tracing = open_tracing(settings.otlp_endpoint, settings.model)
+        outside = Traced(outside, provider)
     config = uvicorn.Config(
-        app,
+        outside,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -103,6 +109,8 @@ def run(settings: Settings, sock: socket.socket, parent: Connection | None = Non
             runner.run(_serve(server, sock, app, parent))
     finally:
         app.service.close()
+        if end_tracing is not None:
+            end_tracing()  # sends what is left
 
 
 async def _serve(

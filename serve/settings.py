@@ -43,4 +43,10 @@ class Settings(BaseSettings):
     metrics: bool = Field(True, description="serve /metrics")
     docs: bool = Field(True, description="serve /openapi.json and /docs")
     page: bool = Field(True, description="serve the page to try the model at /")
+    cors_origins: str = Field(
+        "", description="comma-separated origins whose pages may call; * for all; empty: none"
+    )
+    otlp_endpoint: str = Field(
+        "", description="send spans there, e.g. http://localhost:4318/v1/traces; empty: nowhere"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
