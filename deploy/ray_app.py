@@ -39,7 +39,10 @@ class Encoder:
 
     async def __call__(self, request: Request) -> JSONResponse:
         """Answer one request."""
-        body: Any = await request.json()
+        try:
+            body: Any = await request.json()
+        except ValueError:  # no JSON, or no UTF-8
+            body = None
         given = body.get("input") if isinstance(body, dict) else None
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts) or not texts:
