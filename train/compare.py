@@ -25,7 +25,7 @@ from .comparison import comparison_table, plot_comparison
 from .config import FinetuneConfig, LineConfig, load_config
 from .folders import Line
 from .line import run_line
-from .line_tasks import finetune_head
+from .line_tasks import finetune_head, learn_task_words
 from .pairs import read_lines
 from .results import insert, write_json
 from .section import Section, explain, load_section, merge
@@ -52,6 +52,8 @@ class ComparedStudent(Section):
     seeds: list[int] = Field([42], min_length=1)  # of distillation and tuning together
     tasks: list[str] = []  # names; default: all
     soft: bool = False  # tuned on the probabilities of the first row's tuned model, not on labels
+    # Steps of distillation on a task's texts before it is tuned, from the first row's tuned model
+    words: int = Field(0, ge=0)
     keep: bool = False  # tuned models stay on disk
 
 
@@ -151,6 +153,7 @@ def _identity(config: CompareConfig, student: ComparedStudent, task: ComparedTas
         "line": line.model_dump(exclude={"run", "sentence", "finetune"}, exclude_defaults=True),
         "task": task.model_dump(exclude={"heading", "score"}, exclude_defaults=True),
         "soft": student.soft,
+        "words": student.words,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -159,11 +162,16 @@ def _tune(
     config: CompareConfig, student: ComparedStudent, seed: int, task: ComparedTask, line: Line
 ) -> dict[str, float]:
     teacher = config.students[0]
-    soft = ""
-    if student.soft:
-        soft = str(_line(config, teacher, teacher.seeds[0]).folder(_folder(task, teacher.seeds[0])))
+    first = teacher.seeds[0]
+    knows = _line(config, teacher, first).folder(_folder(task, first))
     settings = task.model_dump(exclude={"heading", "score"})
-    settings |= {"name": f"{task.name}-{seed}", "seed": seed, "soft": soft}
+    settings |= {"name": f"{task.name}-{seed}", "seed": seed}
+    if student.soft:
+        settings["soft"] = str(knows)
+    if student.words:
+        words = line.folder(f"05-words-{task.name}")
+        learn_task_words(line, task, words, teacher=knows, steps=student.words)
+        settings["source"] = str(words)
     tuned = Line(
         LineConfig.model_validate(line.config.model_dump() | {"finetune": settings}), force=True
     )
@@ -172,6 +180,7 @@ def _tune(
     scores: dict[str, float] = _read(folder / "training.json")["metrics"][f"{task.name}-{seed}"]
     if not (student.keep or student is teacher):
         shutil.rmtree(folder)  # its scores are what is wanted
+        shutil.rmtree(line.folder(f"05-words-{task.name}"), ignore_errors=True)
     return scores
 
 

@@ -76,7 +76,6 @@ class StudentConfig(Section):
     heads: int = 4
     ffn_size: int = 768
     max_length: int = 512  # positions
-    start: str = ""  # a checkpoint of this shape to go on from, in place of the choices below
     architecture: Literal["distilbert", "bert"] = "distilbert"
     dropout: float = Field(0.1, ge=0, lt=1)
     initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
@@ -201,6 +200,7 @@ class FinetuneConfig(Section):
     pair: str = ""  # key of the second text of a pair; empty: single texts
     label: str = "label"  # key of the label
     license: str  # of the labelled texts, for the model card
+    source: str = ""  # checkpoint that gets the task; default: the student of this line
     labels: dict[str, str] = {}  # label in the file -> label of the model; empty: as they are
     balance: bool = False  # every class weighs the same, however rare
     soft: str = ""  # a tuned teacher (its 06-folder), whose probabilities replace the labels

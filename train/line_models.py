@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from rubert_lite.errors import ConfigError
-
 from .batches import Texts
 from .checkpoint import write_checkpoint
 from .config import SentenceConfig
@@ -54,7 +52,6 @@ def train_student(line: Line) -> None:
         {
             "shards": fingerprint_stage(line.folder("03-shards")),
             "teacher": fingerprint_source(line.teacher),
-            "start": fingerprint_source(c.student.start),
         },
         resumable=True,
     )
@@ -64,7 +61,7 @@ def train_student(line: Line) -> None:
         teacher = _load_teacher(line)
         student = _start(line, teacher)
         result = distil(
-            _join(line, student, teacher),
+            join_models(line, student, teacher),
             Texts.open(line.folder("03-shards"), "train"),
             Texts.open(line.folder("03-shards"), "valid"),
             recipe=Recipe(**fields_of(c.distil.model_dump(), Recipe)),
@@ -100,9 +97,7 @@ def _start(line: Line, teacher: torch.nn.Module | None) -> torch.nn.Module:
     """Build a student and give it its first weights."""
     c = line.config
     base, own, kept = _vocabularies(line)
-    if c.student.start:
-        return _go_on(c.student.start, line.folder("02-vocabulary"))
-    settings = c.student.model_dump(exclude={"start", "initial_rows", "initial_layers", "cut"})
+    settings = c.student.model_dump(exclude={"initial_rows", "initial_layers", "cut"})
     torch.manual_seed(c.distil.seed)
     student = build(Shape(vocab_size=len(kept), **settings))
     initial = c.student.initial_rows
@@ -120,15 +115,7 @@ def _start(line: Line, teacher: torch.nn.Module | None) -> torch.nn.Module:
     return student
 
 
-def _go_on(start: str, folder: Path) -> torch.nn.Module:
-    """Load a student of the same vocabulary."""
-    texts = [Path(f) / "vocabulary.json" for f in (start, folder)]
-    if texts[0].read_text(encoding="utf-8") != texts[1].read_text(encoding="utf-8"):
-        raise ConfigError([f"student.start = {start!r}: made with another vocabulary"])
-    return load_masked_lm(start)
-
-
-def _join(line: Line, student: torch.nn.Module, teacher: torch.nn.Module | None) -> Pair:
+def join_models(line: Line, student: torch.nn.Module, teacher: torch.nn.Module | None) -> Pair:
     """Put models and vocabularies together."""
     base, own, kept = _vocabularies(line)
     counts = None
@@ -192,7 +179,7 @@ def train_sentence(line: Line) -> None:
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
         sources = _sentence_sources(line, c, tokenizer)
         result = distil_sentences(
-            _join(line, student, _load_teacher(line) if c.language else None),
+            join_models(line, student, _load_teacher(line) if c.language else None),
             Items.open(data, "train", pad_id=pad_id),
             Items.open(data, "valid", pad_id=pad_id),
             sources,

@@ -1,14 +1,25 @@
 """The stage that gives an encoder a task."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+from .batches import Texts
+from .checkpoint import write_checkpoint
 from .config import FinetuneConfig
+from .corpus import clean_text
+from .distil import distil
 from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
 from .heads import Answers, Classes, Entities
 from .labelled import Keys, read_asked, read_labelled, read_tagged
+from .line_models import join_models
+from .loop import Schedule
+from .recipe import Recipe
+from .shards import build_shards
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
+from .student import freeze, load_masked_lm
 
 
 def finetune_head(line: Line) -> None:
@@ -16,12 +27,13 @@ def finetune_head(line: Line) -> None:
     c = line.config.finetune
     if c is None:
         return
-    source = line.folder("05-sentence" if line.config.sentence else "04-student")
+    own = line.folder("05-sentence" if line.config.sentence else "04-student")
+    source = Path(c.source) if c.source else own
     stage = Stage(
         line.folder(f"06-{c.name}"),
         c.model_dump(),
         {
-            "student": fingerprint_stage(source),
+            "student": fingerprint_source(str(source)) if c.source else fingerprint_stage(own),
             "data": fingerprint_files([c.train, c.dev]),
             "soft": fingerprint_source(c.soft),
         },
@@ -41,6 +53,56 @@ def finetune_head(line: Line) -> None:
         (out / "training.json").write_text(text + "\n", encoding="utf-8")
 
     run_stage(stage, work, force=line.force)
+
+
+def learn_task_words(
+    line: Line, task: FinetuneConfig, out: Path, *, teacher: Path, steps: int
+) -> None:
+    """Distil the student of a line further on the texts of a task, from a teacher tuned on it.
+
+    GLMD's first task stage (arXiv 2306.06625): the losses are those of the line, no label is read.
+    `out` becomes a checkpoint; nothing is done if it is one.
+    """
+    if (out / "training.json").is_file():
+        return
+    texts, shards = out / "texts", out / "shards"
+    for folder in (texts, shards):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    lines = (clean_text(t).replace("\n", " ") for t in _texts(task))
+    (texts / "train-000.txt").write_text("\n".join(filter(None, lines)) + "\n", encoding="utf-8")
+    vocabulary = line.folder("02-vocabulary")
+    build_shards(
+        texts,
+        shards,
+        teacher=vocabulary / "base-tokenizer.json",
+        student=vocabulary / "tokenizer.json",
+        max_length=line.config.shards.max_length,
+    )
+    source = line.folder("04-student")
+    student = load_masked_lm(source)
+    c = line.config.distil
+    schedule = fields_of(c.model_dump() | {"steps": steps}, Schedule)
+    result = distil(
+        join_models(line, student, freeze(load_masked_lm(teacher))),
+        Texts.open(shards, "train"),
+        None,
+        recipe=Recipe(**fields_of(c.model_dump(), Recipe)),
+        schedule=Schedule(**schedule),
+        out=out,
+    )
+    training = json.loads((source / "training.json").read_text(encoding="utf-8"))
+    training["metrics"] = {**training["metrics"], f"{task.name} words": result}
+    for folder in (texts, shards, out / "state"):
+        shutil.rmtree(folder)
+    write_checkpoint(out, student, vocabulary, provenance=training)
+
+
+def _texts(task: FinetuneConfig) -> Iterator[str]:
+    """Yield the training texts of a task, both of a pair, questions and contexts."""
+    for row in _kind(task).data.train:
+        values = (getattr(row, f, None) for f in ("text", "pair", "question", "context"))
+        yield from (v for v in values if v)
 
 
 def _kind(c: FinetuneConfig) -> Classes | Entities | Answers:

@@ -58,7 +58,7 @@ def batch_losses(
     else:
         masked, positions = _masked(batch, vocabularies, recipe, generator)
     own_states: tuple[Tensor, ...] | None = None
-    masks = bool(recipe.mlm or recipe.span)
+    masks = bool(recipe.mlm or recipe.span or recipe.mask_teacher)
     if masks or recipe.alignment in ("match", "match-string", "plain"):
         inputs = masked if masks else batch.student_ids
         own_states = encoder_states(student, inputs, batch.student_mask)

@@ -73,6 +73,7 @@ set = { distil = { kl = 1.0 } }
 name = "not trained"
 set = { distil = { steps = 0 } }
 tasks = ["food"]
+words = 2
 soft = true
 [[tasks]]
 name = "food"
