@@ -29,8 +29,8 @@ def load_section(
     """Read a TOML file, apply `section.key=value` overrides (TOML values), and check everything.
 
     A top-level `base` names another file, relative to this one, whose tables this one changes;
-    lists are replaced whole. `changes` are put over both. Raises ConfigError with all problems; an
-    unknown key comes with the nearest known one.
+    lists are replaced whole, and {} empties a table. `changes` are put over both. Raises
+    ConfigError with all problems; an unknown key comes with the nearest known one.
     """
     data = merge(_read(path, ()), changes or {})
     for override in overrides:
@@ -61,11 +61,11 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Put tables over tables; what is no table is replaced whole."""
+    """Put tables over tables; what is no table is replaced whole, and {} empties a table."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
+        if isinstance(old, dict) and isinstance(value, dict) and value:
             value = merge(old, value)
         merged[key] = value
     return merged

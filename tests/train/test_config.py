@@ -170,3 +170,16 @@ def test_a_wrong_base_is_told(tmp_path, base, message):
     path.write_text(f"base = {base}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+def test_an_empty_table_empties_that_of_the_base(tmp_path):
+    (tmp_path / "below.toml").write_text(
+        'run = "r"\n'
+        + BASE
+        + '[distil]\nalignment = "none"\n[finetune]\nname = "a"\ntrain = "a"\ndev = "a"\nlicense = "CC0"\n'
+        '[finetune.labels]\nx = "y"\n'
+    )
+    path = tmp_path / "above.toml"
+    path.write_text('base = "below.toml"\n[finetune]\nlabels = {}\n')
+    found = load_config(path).finetune
+    assert found is not None and found.labels == {} and found.name == "a"
