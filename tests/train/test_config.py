@@ -173,13 +173,20 @@ def test_a_wrong_base_is_told(tmp_path, base, message):
 
 
 def test_an_empty_table_empties_that_of_the_base(tmp_path):
-    (tmp_path / "below.toml").write_text(
-        'run = "r"\n'
-        + BASE
-        + '[distil]\nalignment = "none"\n[finetune]\nname = "a"\ntrain = "a"\ndev = "a"\nlicense = "CC0"\n'
-        '[finetune.labels]\nx = "y"\n'
-    )
+    below = f"""run = "r"
+{BASE}
+[distil]
+alignment = "none"
+[finetune]
+name = "a"
+train = "a"
+dev = "a"
+license = "CC0"
+[finetune.labels]
+x = "y"
+"""
+    (tmp_path / "below.toml").write_text(below, encoding="utf-8")
     path = tmp_path / "above.toml"
-    path.write_text('base = "below.toml"\n[finetune]\nlabels = {}\n')
+    path.write_text('base = "below.toml"\n[finetune]\nlabels = {}\n', encoding="utf-8")
     found = load_config(path).finetune
     assert found is not None and found.labels == {} and found.name == "a"
