@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROFILE ?= cpu
 DEV := cpu,train,export,serve,dev
 
-.PHONY: run lint test test-slow toy bench loadtest openapi build clean
+.PHONY: run lint test test-slow toy bench loadtest loadtest-peers openapi build clean
 
 run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
 	$(BIN)/python examples/first_steps.py
@@ -29,6 +29,9 @@ toy: $(VENV)/.dev  ## the whole line on self-written sentences, in about a minut
 loadtest: $(VENV)/.dev $(VENV)-load/.done  ## the server on one core, open load on another, limits checked
 	PYTHON=$(BIN)/python LOCUST=$(VENV)-load/bin/locust loadtest/run $(PROFILE)
 
+loadtest-peers: $(VENV)/.dev $(VENV)-load/.done $(VENV)-peers/.done  ## our server against two others over the same weights
+	loadtest/peers
+
 bench: $(VENV)/.dev  ## ours and the peers that are installed: one table, one plot, runs/bench/*.json
 	$(BIN)/python loadtest/bench.py
 
@@ -50,6 +53,12 @@ $(VENV)/bin/python:
 $(VENV)-load/.done: constraints.txt
 	$(PYTHON) -m venv $(VENV)-load
 	$(VENV)-load/bin/python -m pip install --quiet -c constraints.txt locust matplotlib numpy
+	touch $@
+
+# Servers that are measured beside ours want older libraries.
+$(VENV)-peers/.done:
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet "torch==2.13.0" "infinity-emb[server,torch,optimum]==0.0.78" fastapi uvicorn
 	touch $@
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python

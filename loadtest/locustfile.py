@@ -29,6 +29,7 @@ from texts import make_texts
 _HERE = Path(__file__).parent
 PROFILE = load_profile(Path(os.environ.get("LOADTEST_PROFILE", _HERE / "profiles" / "cpu.toml")))
 OUT = Path(os.environ.get("LOADTEST_OUT", "runs/loadtest"))
+MODEL = os.environ.get("LOADTEST_MODEL", "")
 _TEXTS = 50_000
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PHASES = ("tokenization", "queue", "inference", "total")
@@ -96,7 +97,7 @@ class Arrivals(User):
         else:
             path = "/v1/embeddings"
             count = 1 if kind == "one" else PROFILE.batch
-            body = {"input": self._take(count), "encoding_format": "base64"}
+            body = {"input": self._take(count), "encoding_format": PROFILE.encoding, "model": MODEL}
         started = time.perf_counter() - began
         status, size, phases, error = 0, 0, {}, None
         try:

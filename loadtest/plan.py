@@ -43,6 +43,7 @@ class Profile:
     batch: int = 16  # texts of a `batch` request
     seed: int = 1
     connections: int = 64
+    encoding: str = "base64"  # of vectors in answers
 
     def rate(self, second: float) -> float:
         """Return the rate at a time since the start, 0 after the end."""
