@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROFILE ?= cpu
 DEV := cpu,train,export,serve,dev
 
-.PHONY: run lint test test-slow toy bench loadtest loadtest-peers openapi build clean
+.PHONY: run lint test test-slow toy bench roofline soak loadtest loadtest-peers openapi build clean
 
 run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
 	$(BIN)/python examples/first_steps.py
@@ -34,6 +34,12 @@ loadtest-peers: $(VENV)/.dev $(VENV)-load/.done $(VENV)-peers/.done  ## our serv
 
 bench: $(VENV)/.dev  ## ours and the peers that are installed: one table, one plot, runs/bench/*.json
 	$(BIN)/python loadtest/bench.py
+
+roofline: $(VENV)/.dev  ## what the machine could do, and how far the int8 graph is from it
+	$(BIN)/python loadtest/roofline.py
+
+soak: $(VENV)/.dev  ## ten minutes of random lengths: memory must stay flat
+	$(BIN)/python loadtest/soak.py
 
 openapi: $(VENV)/.dev  ## write the document of the routes anew
 	$(BIN)/python -c "from serve.app import *; import sys; sys.stdout.buffer.write(write_document(list_endpoints(Settings())))" > serve/openapi.json
