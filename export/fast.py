@@ -6,41 +6,72 @@ and v are one product; Add + LayerNormalization, which is 5-8 times as fast as
 SkipLayerNormalization on a CPU. In int8 the table keeps a scale for each row, the weights one for
 each output, and activations one for each piece: so no text's vector depends on another text of the
 batch. int8-turbo has one for all activations of a batch instead: faster, but a vector then depends
-a little on its neighbours.
+a little on its neighbours. int8-static has constants from the peaks of sample texts where peaks
+differ little between pieces (all but the product after Gelu): faster, and nothing depends on
+neighbours. There the channels are brought to one size first, and the weights take up what that
+changes (SmoothQuant, arXiv 2211.10438).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper
+from tqdm import tqdm
 
 from .graph import TINY, Graph, Shape, finish_outputs
 from .quantize import quantize_rows
 from .weights import Affine, Layer, Weights
 
-Precision = Literal["fp32", "int8", "int8-turbo"]
+Precision = Literal["fp32", "int8", "int8-turbo", "int8-static"]
+Peaks = Mapping[str, NDArray[np.float32]]  # product -> the largest |x| of each input channel
+
+_MARGIN = 1.3  # over the peaks of the sample: other texts may go a little further
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How products are computed."""
+
+    precision: Precision
+    peaks: Peaks
+
+    def static(self, name: str) -> bool:
+        """Whether the input of a product has a constant scale; after Gelu some pieces are huge."""
+        return self.precision == "int8-static" and not name.endswith(".down")
+
+    def smooth(self, name: str) -> NDArray[np.float32]:
+        """Return what the channels of a product's input are divided by, to at most 1."""
+        found: NDArray[np.float32] = np.maximum(self.peaks[name] * _MARGIN, 1e-5).astype(np.float32)
+        return found
 
 
 def build(
-    weights: Weights, *, precision: Precision, metadata: Mapping[str, str]
+    weights: Weights,
+    *,
+    precision: Precision,
+    metadata: Mapping[str, str],
+    peaks: Peaks | None = None,
 ) -> onnx.ModelProto:
-    """Build the graph.
+    """Build the graph; int8-static needs `peaks`, see `measure_peaks`.
 
     Inputs: input_ids int64 [batch, length] and, for a BERT with several token types,
     token_type_ids. Outputs: pooled and sentence_embedding float32 [batch, hidden]; with a
     head logits [batch, labels], or [batch, length, labels] of a task on pieces.
     """
     graph = Graph()
+    style = _Style(precision, peaks or {})
     inputs: dict[str, Shape] = {"input_ids": ["batch", "length"]}
     if weights.types is not None and len(weights.types) > 1:
         inputs["token_type_ids"] = ["batch", "length"]
     hidden = _embed(graph, weights, precision, list(inputs))
     for index, layer in enumerate(weights.layers):
-        hidden = _attend(graph, hidden, layer, f"layer{index}", weights, precision)
-        hidden = _feed_forward(graph, hidden, layer, f"layer{index}", weights, precision)
+        hidden = _attend(graph, hidden, layer, f"layer{index}", weights, style)
+        hidden = _feed_forward(graph, hidden, layer, f"layer{index}", weights, style)
     pooled = graph.add("ReduceMean", [hidden], axes=[1], keepdims=0)
     outputs = finish_outputs(graph, hidden, pooled, weights)
     return graph.finish(inputs, outputs, metadata)
@@ -91,61 +122,102 @@ def _norm(graph: Graph, value: str, norm: Affine, name: str, epsilon: float) -> 
     return found
 
 
-def _linear(graph: Graph, value: str, layer: Affine, name: str, precision: Precision) -> str:
+def _linear(graph: Graph, value: str, layer: Affine, name: str, style: _Style) -> str:
     bias = graph.constant(layer.bias, f"{name}.bias")
-    if precision == "fp32":
+    if style.precision == "fp32":
         weight = graph.constant(np.ascontiguousarray(layer.weight.T), f"{name}.weight")
         whole: str = graph.add("Add", [graph.add("MatMul", [value, weight]), bias])
         return whole
+    if style.static(name):
+        smooth = style.smooth(name)
+        layer = Affine(layer.weight * smooth, layer.bias)
+        if not name.endswith(".out"):  # there the values are smooth already, see _attend
+            value = graph.add("Mul", [value, graph.constant(1 / smooth, f"{name}.smooth")])
     values, scale = quantize_rows(layer.weight)
-    if precision == "int8-turbo":
+    if style.precision == "int8-turbo":
         stored = graph.constant(np.ascontiguousarray(values.T), f"{name}.int8")
         scales = graph.constant(scale[:, 0], f"{name}.scale")
         fused: str = graph.add("ms.DynamicQuantizeMatMul", [value, stored, scales, "", bias])
         return fused
     # Unsigned activations around 128: signed ones miss the fast kernels. One scale a piece, its
     # peak / 127; the peak is divided out before the product and multiplied in after it.
+    level = graph.constant(np.float32(1 / 127), "level")
+    middle = graph.constant(np.uint8(128), "middle")
+    rest = [
+        graph.constant(np.ascontiguousarray(values.T), f"{name}.int8"),
+        level,
+        graph.constant(scale[:, 0], f"{name}.scale"),
+        middle,
+    ]
+    if style.static(name):
+        small = graph.add("QuantizeLinear", [value, level, middle])
+        added: str = graph.add("ms.MatMulIntegerToFloat", [small, *rest, "", bias])
+        return added
     tiny = graph.constant(np.float32(TINY), "tiny")
     highest = graph.add("ReduceMax", [graph.add("Abs", [value])], axes=[-1], keepdims=1)
     peak = graph.add("Max", [highest, tiny])
-    level = graph.constant(np.float32(1 / 127), "level")
-    middle = graph.constant(np.uint8(128), "middle")
     small = graph.add("QuantizeLinear", [graph.add("Div", [value, peak]), level, middle])
-    product = graph.add(
-        "ms.MatMulIntegerToFloat",
-        [
-            small,
-            graph.constant(np.ascontiguousarray(values.T), f"{name}.int8"),
-            level,
-            graph.constant(scale[:, 0], f"{name}.scale"),
-            middle,
-        ],
-    )
+    product = graph.add("ms.MatMulIntegerToFloat", [small, *rest])
     scaled: str = graph.add("Add", [graph.add("Mul", [product, peak]), bias])
     return scaled
 
 
 def _attend(
-    graph: Graph, hidden: str, layer: Layer, name: str, weights: Weights, precision: Precision
+    graph: Graph, hidden: str, layer: Layer, name: str, weights: Weights, style: _Style
 ) -> str:
-    parts = (layer.query, layer.key, layer.value)
+    values = layer.value
+    if style.static(f"{name}.out"):
+        # Attention mixes pieces, not channels: what goes into `out` is made smooth for nothing.
+        smooth = style.smooth(f"{name}.out")
+        values = Affine(values.weight / smooth[:, None], values.bias / smooth)
+    parts = (layer.query, layer.key, values)
     fused = Affine(
         np.concatenate([p.weight for p in parts]), np.concatenate([p.bias for p in parts])
     )
-    together = _linear(graph, hidden, fused, f"{name}.qkv", precision)
+    together = _linear(graph, hidden, fused, f"{name}.qkv", style)
     size = weights.hidden_size
     sizes = graph.constant(np.array([size] * 3, np.int64), "qkv.sizes")
     query, key, value = graph.add("Split", [together, sizes], outputs=3, axis=-1)
     mixed = graph.add("ms.MultiHeadAttention", [query, key, value], num_heads=weights.heads)
-    out = _linear(graph, mixed, layer.out, f"{name}.out", precision)
+    out = _linear(graph, mixed, layer.out, f"{name}.out", style)
     total = graph.add("Add", [out, hidden])
     return _norm(graph, total, layer.norm1, f"{name}.norm1", weights.epsilon)
 
 
 def _feed_forward(
-    graph: Graph, hidden: str, layer: Layer, name: str, weights: Weights, precision: Precision
+    graph: Graph, hidden: str, layer: Layer, name: str, weights: Weights, style: _Style
 ) -> str:
-    wide = graph.add("ms.Gelu", [_linear(graph, hidden, layer.up, f"{name}.up", precision)])
-    out = _linear(graph, wide, layer.down, f"{name}.down", precision)
+    wide = graph.add("ms.Gelu", [_linear(graph, hidden, layer.up, f"{name}.up", style)])
+    out = _linear(graph, wide, layer.down, f"{name}.down", style)
     total = graph.add("Add", [out, hidden])
     return _norm(graph, total, layer.norm2, f"{name}.norm2", weights.epsilon)
+
+
+def measure_peaks(weights: Weights, texts: Sequence[Mapping[str, NDArray[np.int64]]]) -> Peaks:
+    """Return the largest |x| of each channel that goes into each product, over the feeds `texts`.
+
+    Computed by the fp32 graph: of a text [1, length] at a time.
+    """
+    graph = build(weights, precision="fp32", metadata={})
+    wanted: dict[str, str] = {}
+    for node in list(graph.graph.node):
+        if node.op_type != "MatMul" or not node.input[1].endswith(".weight"):
+            continue
+        name = node.input[1].removesuffix(".weight")
+        if not name.startswith("layer"):
+            continue  # the head
+        value = f"{name}.peaks"
+        absolute = helper.make_node("Abs", [node.input[0]], [f"{value}.all"])
+        peak = helper.make_node("ReduceMax", [f"{value}.all"], [value], axes=[0, 1], keepdims=0)
+        graph.graph.node.extend([absolute, peak])
+        graph.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
+        wanted[name] = value
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    peaks = {name: np.zeros(0, np.float32) for name in wanted}
+    for feeds in tqdm(texts, desc="peaks", unit="text", disable=None):
+        given = {i.name: feeds[i.name] for i in session.get_inputs()}
+        for name, found in zip(wanted, session.run(list(wanted.values()), given), strict=True):
+            peaks[name] = np.maximum(peaks[name], found) if peaks[name].size else found
+    return peaks

@@ -13,9 +13,10 @@ from rubert_lite.package import Manifest, ModelPackage, seal, sha256_of, staged
 from rubert_lite.wordpiece import SPECIAL_PIECES, check_tokenizer
 
 from .card import write_card
-from .fast import Precision, build
+from .fast import Precision, build, measure_peaks
 from .gpu import build_gpu
 from .parity import (
+    Case,
     Parity,
     as_metrics,
     check,
@@ -30,9 +31,10 @@ from .remap import write_table
 from .sample import TEXTS
 from .weights import Weights, read_config, read_json, read_weights
 
-FAST = ("int8", "fp32", "int8-turbo", "fp16")
+FAST = ("int8", "fp32", "int8-turbo", "int8-static", "fp16")
 EXTRAS = ("portable", "safetensors", "table")
 VERSION = "0.1.0"
+_LEAST_TEXTS = 200
 _LEAST_WIDTH = 64  # of a truncated vector that is still offered
 
 
@@ -48,11 +50,11 @@ def export(
 ) -> ModelPackage:
     """Write a model package of `checkpoint` to `out` and open it.
 
-    `variants`: int8, fp32, int8-turbo (whose vectors depend a little on their batch) and fp16 (for
-    CUDA) are our graphs, the first one named is the default; portable adds onnx/model.onnx,
-    safetensors the weights, table vocab.tsv. Every graph is compared with torch on
-    the built-in sample and `texts`; below the limits nothing is written. `notes` (Markdown) go into
-    the model card. Raises InputError, PackageError.
+    `variants` of our graphs, the first one named is the default: int8, fp32, int8-turbo (whose
+    vectors depend a little on their batch), int8-static (whose scales come from `texts`) and fp16
+    (for CUDA). portable adds onnx/model.onnx, safetensors the weights, table vocab.tsv. Every graph
+    is compared with torch on the built-in sample and `texts`; below the limits nothing is written.
+    `notes` (Markdown) go into the model card. Raises InputError, PackageError.
     """
     unknown = [v for v in variants if v not in FAST + EXTRAS]
     fast = [v for v in variants if v in FAST]
@@ -60,6 +62,11 @@ def export(
         raise InputError(
             f"variants {', '.join(variants) or 'none'}: expected one or more of {', '.join(FAST)},"
             f" and perhaps {', '.join(EXTRAS)}"
+        )
+    if "int8-static" in fast and len(texts) < _LEAST_TEXTS:
+        raise InputError(
+            f"variant int8-static: {len(texts)} texts, expected at least {_LEAST_TEXTS} such as the"
+            " model will read: its scales come from them (--texts FILE)"
         )
     config, weights = read_config(checkpoint), read_weights(checkpoint)
     training = read_training(checkpoint)
@@ -78,7 +85,7 @@ def export(
         expected = reference(checkpoint, cases)
         summaries: list[Parity] = []
         for variant in fast:
-            graph = _build(weights, variant, _metadata(manifest, variant))
+            graph = _build(weights, variant, _metadata(manifest, variant), cases)
             found = measure(graph, cases, expected=expected)
             check(variant, found, cases)
             summaries.append(summarize(variant, found))
@@ -110,13 +117,33 @@ def export(
     return ModelPackage.open(out)
 
 
-def _build(weights: Weights, variant: str, metadata: dict[str, str]) -> bytes:
+def _build(
+    weights: Weights, variant: str, metadata: dict[str, str], cases: Sequence[Case]
+) -> bytes:
     if variant == "fp16":
         graph = build_gpu(weights, metadata=metadata)
     else:
-        graph = build(weights, precision=cast(Precision, variant), metadata=metadata)
+        peaks = None
+        if variant == "int8-static":
+            peaks = measure_peaks(weights, _sample(cases))
+        precision = cast(Precision, variant)
+        graph = build(weights, precision=precision, metadata=metadata, peaks=peaks)
     data: bytes = graph.SerializeToString()
     return data
+
+
+def _sample(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return what static scales come from.
+
+    Every second text (the others, in the comparison, are new to the scales), the made-up rows, and
+    the first piece of each text alone: what attention mixes is largest where little is mixed.
+    """
+    texts = [c for c in cases if c.name.startswith("text")]
+    chosen = [*texts[::2], *(c for c in cases if not c.name.startswith("text"))]
+    for case in texts:
+        ids = (*case.ids[:2], case.ids[-1])
+        chosen.append(Case(case.name, ids, (0,) * len(ids)))
+    return [case.feeds() for case in chosen]
 
 
 def read_training(checkpoint: Path) -> dict[str, Any]:
@@ -197,7 +224,7 @@ def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:
         "vocab_size": str(manifest.vocab_size),
         "variant": variant,
         "pooling": "mean",
-        "batch_independent": "true" if variant in ("int8", "fp32") else "false",
+        "batch_independent": "false" if variant in ("int8-turbo", "fp16") else "true",
         "teacher": manifest.teacher,
         "license": manifest.license,
     }

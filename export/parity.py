@@ -28,6 +28,7 @@ LIMITS = {
     "fp32": (0.99999, 0.99999),
     "int8": (0.99, 0.999),
     "int8-turbo": (0.98, 0.999),
+    "int8-static": (0.98, 0.999),
     "fp16": (0.9995, 0.9999),
     "portable": (0.99999, 0.99999),
 }
@@ -36,6 +37,7 @@ BATCH_LIMITS = {
     "fp32": 1e-6,
     "int8": 1e-6,
     "int8-turbo": 0.05,
+    "int8-static": 1e-6,
     "fp16": 2e-3,
     "portable": 1e-5,
 }
@@ -49,6 +51,13 @@ class Case:
     name: str
     ids: tuple[int, ...]
     types: tuple[int, ...]  # token types; all 0 but for one case of a BERT that has several
+
+    def feeds(self) -> dict[str, NDArray[np.int64]]:
+        """Return the inputs of a graph, a batch of one."""
+        return {
+            "input_ids": np.array([self.ids], np.int64),
+            "token_type_ids": np.array([self.types], np.int64),
+        }
 
 
 @dataclass(frozen=True)

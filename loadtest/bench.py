@@ -43,6 +43,13 @@ class Engine:
 
 
 ENGINES = (
+    Engine(
+        "rubert_lite int8-static",
+        "rubert_lite",
+        "int8-static",
+        "",
+        ("fast.int8-static.onnx", "tokenizer.json"),
+    ),
     Engine("rubert_lite int8", "rubert_lite", "int8", "", ("fast.int8.onnx", "tokenizer.json")),
     Engine(
         "rubert_lite int8-turbo",

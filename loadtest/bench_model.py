@@ -3,8 +3,10 @@
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
+from texts import make_texts
 from tokenizers import Tokenizer
 
 
@@ -25,16 +27,9 @@ def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> P
     shutil.copyfile(source, checkpoint / "tokenizer.json")
     PreTrainedTokenizerFast(tokenizer_file=str(source)).save_pretrained(checkpoint)
     shutil.copyfile(source, checkpoint / "tokenizer.json")
-    variants = "int8,fp32,int8-turbo,portable,safetensors"
-    words = [
-        sys.executable,
-        "-m",
-        "export",
-        str(checkpoint),
-        "--to",
-        str(out),
-        "--variants",
-        variants,
-    ]
-    subprocess.run(words, check=True)
+    texts = out.with_name(f"{out.name}-texts.txt")  # static scales come from them
+    texts.write_text("\n".join(islice(make_texts(0), 400)) + "\n", encoding="utf-8")
+    variants = "int8-static,int8,fp32,int8-turbo,portable,safetensors"
+    words = [sys.executable, "-m", "export", str(checkpoint), "--to", str(out)]
+    subprocess.run([*words, "--variants", variants, "--texts", str(texts)], check=True)
     return out

@@ -5,7 +5,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModel
 
-from export.fast import build
+from export.fast import build, measure_peaks
 from export.quantize import dequantize_rows, quantize_rows
 from export.weights import read_weights
 from rubert_lite.engine import Batch, Engine
@@ -53,6 +53,46 @@ def test_both_precisions_agree_with_torch_over_all_ids(tmp_path, shape):
         for precision in ("int8", "int8-turbo"):
             small = run(build(weights, precision=precision, metadata={}), ids)
             assert (small * unit(expected)).sum(1).min() > 0.995
+
+
+def peaks_of(weights):
+    rng = np.random.default_rng(1)
+    rows = [rng.integers(0, len(weights.pieces), (1, n)) for n in rng.integers(2, 40, 60)]
+    rows += [np.array([[i]]) for i in range(len(weights.pieces))]  # a piece alone is not averaged
+    feeds = [{"input_ids": r, "token_type_ids": np.zeros_like(r)} for r in rows]
+    return measure_peaks(weights, feeds)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_static_scales_agree_with_torch_and_keep_texts_apart(tmp_path, shape):
+    folder = write_checkpoint(tmp_path / "c", **shape)
+    weights = read_weights(folder)
+    graph = build(weights, precision="int8-static", metadata={}, peaks=peaks_of(weights))
+    rng = np.random.default_rng(0)
+    for size in (1, 17, len(weights.positions)):
+        ids = rng.integers(0, len(weights.pieces), (8, size))
+        expected = unit(torch_pooled(folder, ids))
+        together = run(graph, ids)
+        assert (together * expected).sum(1).min() > 0.99
+        alone = np.concatenate([run(graph, ids[i : i + 1]) for i in range(8)])
+        assert np.abs(together - alone).max() <= 1e-6
+
+
+def test_peaks_are_those_of_what_goes_into_each_product(checkpoint):
+    weights = read_weights(checkpoint)
+    ids = np.array([[5, 6, 7, 8]])
+    peaks = measure_peaks(weights, [{"input_ids": ids}])
+    assert set(peaks) == {
+        f"layer{i}.{part}" for i in range(2) for part in ("qkv", "out", "up", "down")
+    }
+    model = AutoModel.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        states = model(torch.from_numpy(ids), output_hidden_states=True).hidden_states
+    for layer in range(2):
+        wanted = states[layer][0].abs().max(0).values.numpy()
+        assert np.abs(peaks[f"layer{layer}.qkv"] - wanted).max() < 1e-5
+    more = measure_peaks(weights, [{"input_ids": ids}, {"input_ids": ids[:, ::-1].copy() + 20}])
+    assert all((more[k] >= peaks[k]).all() for k in peaks)
 
 
 def test_token_types_are_read(tmp_path):

@@ -74,6 +74,17 @@ def test_a_head_on_pieces_gives_a_package_that_tags_and_encodes(tmp_path, kind):
     assert any(model.tag(texts)) and model.encode(texts).shape == (len(texts), 64)
 
 
+def test_static_scales_need_texts(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="int8-static: 3 texts, expected at least 200"):
+        export(checkpoint, tmp_path / "p", variants=("int8-static",), texts=["а", "б", "в"])
+    texts = [" ".join(("привет", "мир", "дом", str(i))) for i in range(200)]
+    package = export(checkpoint, tmp_path / "p", variants=("int8-static", "int8"), texts=texts)
+    parity = package.manifest.metrics["parity"]
+    assert parity["int8-static"]["batch_difference"] <= 1e-6
+    assert parity["int8-static"]["mean_cosine"] > 0.999
+    assert load(package.path).variant == "int8-static"
+
+
 def test_an_unknown_task_is_refused(tmp_path):
     folder = write_checkpoint(tmp_path / "c", labels=3, task="translation")
     with pytest.raises(InputError, match="finetuning_task 'translation', expected one of"):
