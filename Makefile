@@ -32,8 +32,8 @@ loadtest: $(VENV)/.dev $(VENV)-load/.done  ## the server on one core, open load 
 loadtest-peers: $(VENV)/.dev $(VENV)-load/.done $(VENV)-peers/.done  ## our server against two others over the same weights
 	loadtest/peers
 
-bench: $(VENV)/.dev  ## ours and the peers that are installed: one table, one plot, runs/bench/*.json
-	$(BIN)/python loadtest/bench.py
+bench: $(VENV)/.dev $(VENV)-bench/.done  ## ours and the peers: one table, one plot, runs/bench/*.json
+	$(BIN)/python loadtest/bench.py --python $(VENV)-bench/bin/python
 
 roofline: $(VENV)/.dev  ## what the machine could do, and how far the int8 graph is from it
 	$(BIN)/python loadtest/roofline.py
@@ -65,6 +65,12 @@ $(VENV)-load/.done: constraints.txt
 $(VENV)-peers/.done:
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet "torch==2.13.0" "infinity-emb[server,torch,optimum]==0.0.78" fastapi uvicorn
+	touch $@
+
+# Peers that our own environment has no use for.
+$(VENV)-bench/.done:
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet "torch==2.13.0" "transformers==4.57.6" openvino nncf ctranslate2 fastembed
 	touch $@
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_list import ENGINES, Engine
 from bench_model import make_model
 from bench_report import plot, table
 from texts import make_texts
@@ -29,67 +30,6 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A row of the table."""
-
-    label: str
-    kind: str  # function of bench_engines
-    option: str
-    needs: str = ""  # module that its environment must have
-    files: tuple[str, ...] = ()  # what it loads, for the bytes on disk
-
-
-ENGINES = (
-    Engine(
-        "rubert_lite int8-static",
-        "rubert_lite",
-        "int8-static",
-        "",
-        ("fast.int8-static.onnx", "tokenizer.json"),
-    ),
-    Engine("rubert_lite int8", "rubert_lite", "int8", "", ("fast.int8.onnx", "tokenizer.json")),
-    Engine(
-        "rubert_lite int8-turbo",
-        "rubert_lite",
-        "int8-turbo",
-        "",
-        ("fast.int8-turbo.onnx", "tokenizer.json"),
-    ),
-    Engine("rubert_lite fp32", "rubert_lite", "fp32", "", ("fast.fp32.onnx", "tokenizer.json")),
-    Engine("transformers fp32", "transformers", "float32", "torch", ("model.safetensors",)),
-    Engine("transformers bf16", "transformers", "bfloat16", "torch", ("model.safetensors",)),
-    Engine(
-        "sentence-transformers torch",
-        "sentence_transformers",
-        "torch",
-        "sentence_transformers",
-        ("model.safetensors",),
-    ),
-    Engine(
-        "sentence-transformers ONNX int8",
-        "sentence_transformers",
-        "onnx:onnx/model_quantized.onnx",
-        "sentence_transformers",
-        ("onnx/model_quantized.onnx",),
-    ),
-    Engine("optimum ORT fp32", "optimum", "model.onnx", "optimum", ("onnx/model.onnx",)),
-    Engine(
-        "optimum ORT int8",
-        "optimum",
-        "model_quantized.onnx",
-        "optimum",
-        ("onnx/model_quantized.onnx",),
-    ),
-    Engine("OpenVINO fp32", "openvino", "fp32", "openvino", ("onnx/model.onnx",)),
-    Engine("OpenVINO bf16", "openvino", "bf16", "openvino", ("onnx/model.onnx",)),
-    Engine("OpenVINO int8", "openvino", "int8", "openvino", ("onnx/model.onnx",)),
-    Engine("CTranslate2 int8", "ctranslate2", "int8", "ctranslate2", ("ctranslate2/model.bin",)),
-    Engine("fastembed", "fastembed", "onnx/model.onnx", "fastembed", ("onnx/model.onnx",)),
-    Engine("static (floor)", "static", "-", "", ("tokenizer.json",)),
-)
 
 
 @dataclass(frozen=True)
@@ -210,7 +150,7 @@ def measure(folder: Path, out: Path, pythons: Sequence[str], *, quick: bool) -> 
             row.setdefault("versions", process.ready["versions"])
             row["MB"] = size_of(folder, engine)
         for work in (w for w in works if w.threads == threads):
-            _run(work, running, found, out)
+            _run(work, [p for p in running if p.engine.does(work.name)], found, out)
         for process in running:
             process.stop()
     return found

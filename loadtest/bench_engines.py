@@ -52,11 +52,27 @@ def rubert_lite(folder: Path, threads: int, variant: str) -> Encode:
 def transformers(folder: Path, threads: int, dtype: str) -> Encode:
     """Transformers with torch, eager."""
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    return _torch(folder, threads, model)
+
+
+def teacher(folder: Path, threads: int, dtype: str) -> Encode:
+    """RuBERT's shape, 12 x 768 with 119,547 pieces, of random weights; it reads the same pieces."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig(vocab_size=119_547), add_pooling_layer=False)
+    return _torch(folder, threads, model.to(getattr(torch, dtype)).eval())
+
+
+def _torch(folder: Path, threads: int, model: Any) -> Encode:
+    import torch
+    from transformers import AutoTokenizer
 
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
 
     @torch.inference_mode()
     def run(texts: list[str]) -> Any:
@@ -208,6 +224,7 @@ ENGINES: dict[str, Callable[[Path, int, str], Encode]] = {
     for f in (
         rubert_lite,
         transformers,
+        teacher,
         sentence_transformers,
         optimum,
         openvino,

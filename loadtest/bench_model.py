@@ -15,6 +15,7 @@ def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> P
     if (out / "manifest.json").exists():
         return out
     import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
     checkpoint = out.with_name(f"{out.name}-checkpoint")
@@ -32,4 +33,8 @@ def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> P
     variants = "int8-static,int8,fp32,int8-turbo,portable,safetensors"
     words = [sys.executable, "-m", "export", str(checkpoint), "--to", str(out)]
     subprocess.run([*words, "--variants", variants, "--texts", str(texts)], check=True)
+    # What optimum and sentence-transformers call int8: dynamic, a scale for each output.
+    graph = out / "onnx" / "model.onnx"
+    small = graph.with_name("model_quantized.onnx")
+    quantize_dynamic(graph, small, per_channel=True, weight_type=QuantType.QInt8)
     return out
