@@ -1,0 +1,89 @@
+"""What a load test demands, and what it makes of its samples."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+LOADTEST = Path(__file__).parents[2] / "loadtest"
+sys.path.insert(0, str(LOADTEST))  # its files import each other by their plain names
+
+from plan import Limit, Profile, Stage, load_profile  # noqa: E402
+from report import Sample, judge, knee, summarize, write_report  # noqa: E402
+
+STAGES = (Stage("calm", 10, 10, 10), Stage("ramp", 10, 10, 110))
+
+
+def profile(*limits, **changes):
+    return Profile("p", STAGES, limits, {"one": 1.0}, **changes)
+
+
+def sample(stage, due, ms, status=200):
+    return Sample(stage, "one", due, due, due + ms / 1000, status, 0.1, 1.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((LOADTEST / "profiles").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_our_own_profiles_are_fine(path):
+    found = load_profile(path)
+    assert found.seconds > 0 and found.name == path.stem
+
+
+def test_the_rate_follows_the_stages():
+    found = profile()
+    assert [found.rate(s) for s in (0, 9.9, 15, 20)] == [10, 10, 60, 0]
+    assert [found.stage(s) for s in (0, 15, 20)] == ["calm", "ramp", ""]
+
+
+def test_mistakes_of_a_profile_are_told_together(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'colour = 1\n[mix]\nten = 1.0\n[[stages]]\nname = "a"\nseconds = 1\nstart = 1\n'
+        '[[limits]]\nstage = "b"\n'
+    )
+    with pytest.raises(ValueError, match="colour"):
+        load_profile(path)
+    path.write_text(path.read_text().replace("colour = 1\n", ""))
+    with pytest.raises(ValueError, match="no stage 'b'.*'ten' is none of one"):
+        load_profile(path)
+
+
+def test_latency_counts_from_the_intended_start():
+    late = Sample("calm", "one", 1.0, 1.5, 1.6, 200, 0, 0, 0)  # started half a second late
+    (row, *_) = summarize([late], profile())
+    assert row["p50"] == pytest.approx(600)
+
+
+def test_limits_are_judged_by_stage_and_kind():
+    samples = [sample("calm", i / 10, 10) for i in range(95)]
+    samples += [sample("calm", 9.9, 500)] * 4 + [sample("calm", 9.9, 1, status=429)]
+    plan = profile(
+        Limit("calm", "one", p50=20, p99=100, failures=0, refused=0),
+        Limit("calm", goodput=5),
+        Limit("ramp", failures=0),
+    )
+    told = judge(summarize(samples, plan), plan)
+    assert len(told) == 3
+    assert told[0].startswith("calm one: p99") and told[1].startswith("calm one: refused 0.01")
+    assert told[2] == "ramp all: no requests were sent"
+
+
+def test_the_knee_is_the_last_rate_that_kept_up():
+    samples = []
+    for second in range(20):
+        rate = 10 * (second + 1)
+        slow = 10 if rate <= 120 else 400
+        samples += [sample("ramp", second + i / rate, slow) for i in range(rate)]
+    assert knee(samples) == pytest.approx(115)  # of the two seconds at 110 and 120
+    assert knee([]) == 0
+
+
+def test_a_report_is_written_whole(tmp_path):
+    samples = [sample("calm", i / 10, 5 + i % 7) for i in range(100)]
+    plan = profile(Limit("calm", p50=1))
+    table = summarize(samples, plan)
+    text = write_report(samples, table, judge(table, plan), plan, tmp_path)
+    assert "BREACHED: calm all: p50" in text and "knee: 10 requests/s" in text
+    for name in ("latency.png", "histogram.png", "report.html", "summary.json"):
+        assert (tmp_path / name).stat().st_size > 100
