@@ -18,17 +18,21 @@ from pydantic import Field, ValidationError
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from rubert_lite import __version__
 from rubert_lite.errors import ConfigError
 from rubert_lite.normalize import normalize_text
 
 from .comparison import comparison_table, plot_comparison
 from .config import FinetuneConfig, LineConfig, load_config
-from .folders import Line
+from .corpus import expand
+from .folders import Line, fingerprint_source
+from .heads import SCORES
 from .line import run_line
 from .line_tasks import finetune_head, learn_task_words
 from .pairs import read_lines
 from .results import insert, write_json
 from .section import Section, explain, load_section, merge
+from .stage import fingerprint_files
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +89,13 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
         config = config.model_copy(update={"tasks": [_tuned(config, t) for t in config.tasks]})
     except ValidationError as error:
         problems += [f"tuning.{explain(e, ComparedTask)}" for e in error.errors()]
+    for task in config.tasks:
+        scores = SCORES[task.task]
+        problems += [
+            f"tasks.{task.name}: {key} = {value!r}, expected one of {', '.join(scores)}"
+            for key, value in (("score", task.score), ("metric", task.metric or task.score))
+            if value not in scores
+        ]
     known = {t.name for t in config.tasks}
     for student in config.students:
         problems += [f"{student.name}: no task {t!r}" for t in student.tasks if t not in known]
@@ -105,9 +116,11 @@ def _tuned(config: CompareConfig, task: ComparedTask) -> ComparedTask:
 
 
 def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = False) -> None:
-    """Compute the missing cells of the students `only` (default: all) and write the table."""
+    """Compute the missing cells of the students `only` (default: all) and write the table.
+
+    `force` computes them all anew, and makes anew the stages that differ.
+    """
     path = Path(config.results)
-    results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     unknown = sorted(set(only) - {s.name for s in config.students})
     if unknown:
         raise ConfigError([f"--only {unknown[0]}: no such student"])
@@ -116,46 +129,72 @@ def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = Fa
     bar = tqdm(total=len(work), desc="compare", unit="cell", disable=None)
     for student, seed, task in work:
         bar.set_postfix_str(f"{student.name}, seed {seed}: {task.name}")
-        row = results.setdefault(student.name, {"seeds": {}})
-        cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
         identity = _identity(config, student, task)
-        if force or cells["tasks"].get(task.name, {}).get("identity") != identity:
-            line = _line(config, student, seed)
+        done = _read_results(path).get(student.name, {}).get("seeds", {}).get(str(seed), {})
+        if force or done.get("tasks", {}).get(task.name, {}).get("identity") != identity:
+            line = _line(config, student, seed, force=force)
             run_line(line, _BEFORE)
-            row["facts"] = row.get("facts") or _facts(line)
-            cells["distil"] = _training(line)["metrics"]
+            facts, metrics = _facts(line), _training(line)["metrics"]
             started = time.perf_counter()
             scores = _tune(config, student, seed, task, line)
             seconds = round(time.perf_counter() - started, 1)
+            # Read again: another process may have filled in other rows meanwhile.
+            results = _read_results(path)
+            row = results.setdefault(student.name, {"seeds": {}})
+            row["facts"] = facts
+            cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
+            cells["distil"] = metrics
             cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
             write_json(path, results)
         bar.update()
     bar.close()
-    _report(config, results)
+    _report(config, _read_results(path))
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    return _read(path) if path.is_file() else {}
 
 
 def _tasks(config: CompareConfig, student: ComparedStudent) -> list[ComparedTask]:
     return [t for t in config.tasks if not student.tasks or t.name in student.tasks]
 
 
-def _line(config: CompareConfig, student: ComparedStudent, seed: int) -> Line:
+def _line(
+    config: CompareConfig, student: ComparedStudent, seed: int, *, force: bool = False
+) -> Line:
     if student.line:
-        return Line(load_config(Path(student.line)))
+        return Line(load_config(Path(student.line)), force)
     folder = f"{config.run}/{student.name.replace(' ', '-')}-{seed}"
     changes = merge(student.set, {"run": folder, "distil": {"seed": seed}})
-    return Line(load_config(Path(config.line), changes=changes))
+    return Line(load_config(Path(config.line), changes=changes), force)
 
 
 def _identity(config: CompareConfig, student: ComparedStudent, task: ComparedTask) -> str:
-    """Identify what a cell follows from, but for the seed: the settings of student and task."""
-    line = _line(config, student, 0).config
-    parts: Mapping[str, Any] = {
-        "line": line.model_dump(exclude={"run", "sentence", "finetune"}, exclude_defaults=True),
+    """Identify what a cell follows from, but for the seed: settings, teachers, texts, version."""
+    line = _line(config, student, 0)
+    parts: dict[str, Any] = {
+        "line": _followed(line),
         "task": task.model_dump(exclude={"heading", "score"}, exclude_defaults=True),
-        "soft": student.soft,
-        "words": student.words,
+        "data": fingerprint_files([task.train, task.dev]),
+        "version": __version__,
     }
+    if student.soft or student.words:
+        parts |= {"soft": student.soft, "words": student.words}
+        parts["teacher"] = _identity(config, config.students[0], task)
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _followed(line: Line) -> dict[str, Any]:
+    """Return what the student of a line follows from, its teacher's line included."""
+    c = line.config
+    found: dict[str, Any] = {
+        "settings": c.model_dump(exclude={"run", "sentence", "finetune"}, exclude_defaults=True),
+        "texts": fingerprint_files(p for s in c.corpus.sources for p in expand(s.files, s.name)),
+        "teacher": fingerprint_source(c.teacher.path),
+    }
+    if c.teacher.config:
+        found["teacher"] = _followed(line.teacher_line())
+    return found
 
 
 def _tune(
@@ -168,8 +207,8 @@ def _tune(
     settings |= {"name": f"{task.name}-{seed}", "seed": seed}
     if student.soft:
         settings["soft"] = str(knows)
+    words = line.folder(f"05-words-{task.name}-{seed}")
     if student.words:
-        words = line.folder(f"05-words-{task.name}")
         learn_task_words(line, task, words, teacher=knows, steps=student.words)
         settings["source"] = str(words)
     tuned = Line(
@@ -180,7 +219,7 @@ def _tune(
     scores: dict[str, float] = _read(folder / "training.json")["metrics"][f"{task.name}-{seed}"]
     if not (student.keep or student is teacher):
         shutil.rmtree(folder)  # its scores are what is wanted
-        shutil.rmtree(line.folder(f"05-words-{task.name}"), ignore_errors=True)
+        shutil.rmtree(words, ignore_errors=True)
     return scores
 
 
@@ -217,9 +256,23 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
-    names = [s.name for s in config.students if s.name in results]
+    """Write table and picture of the cells that the configuration asks for as it stands."""
+    current: dict[str, Any] = {}
+    for student in config.students:
+        row = results.get(student.name)
+        if row is None:
+            continue
+        wanted = {t.name: _identity(config, student, t) for t in _tasks(config, student)}
+        seeds = {}
+        for seed in map(str, student.seeds):
+            cells = row["seeds"].get(seed, {"tasks": {}})["tasks"]
+            seeds[seed] = {
+                "tasks": {n: c for n, c in cells.items() if c["identity"] == wanted.get(n)}
+            }
+        current[student.name] = {"facts": row["facts"], "seeds": seeds}
+    teacher = config.students[0].name
     columns = {t.name: (t.heading or t.name, t.score) for t in config.tasks}
     if config.table:
-        insert(Path(config.table), "comparison", comparison_table(results, names, columns))
+        insert(Path(config.table), "comparison", comparison_table(current, teacher, columns))
     if config.plot:
-        plot_comparison(results, names, columns, Path(config.plot))
+        plot_comparison(current, teacher, columns, Path(config.plot))

@@ -21,24 +21,26 @@ def kept_shares(
 ) -> list[float]:
     """Return for each seed the mean over tasks of a student's score in the teacher's (its mean).
 
-    Only seeds that have every task; [] if there are none.
+    Only seeds that have every task; [] if there are none. A task on which the teacher has 0 or less
+    tells nothing of what is kept, and is left out.
     """
+    if teacher not in results:
+        return []
     wanted = {t: scores_of(results[teacher], t, s) for t, (_, s) in columns.items()}
     if not all(wanted.values()):
         return []
+    told = {t: fmean(values) for t, values in wanted.items() if fmean(values) > 0}
     shares = []
     for seed in results[name]["seeds"].values():
         cells = {t: seed["tasks"].get(t) for t in columns}
         if all(c is not None for c in cells.values()):
-            parts = [cells[t][s] / fmean(wanted[t]) for t, (_, s) in columns.items()]
-            shares.append(fmean(parts))
+            parts = [cells[t][s] / told[t] for t, (_, s) in columns.items() if t in told]
+            shares += [fmean(parts)] if parts else []
     return shares
 
 
-def comparison_table(
-    results: Mapping[str, Any], names: Sequence[str], columns: Columns
-) -> list[str]:
-    """Write a Markdown table; the first name is the teacher.
+def comparison_table(results: Mapping[str, Any], teacher: str, columns: Columns) -> list[str]:
+    """Write a Markdown table, a row for each of `results`.
 
     A cell with several seeds is mean ± standard deviation.
     """
@@ -47,11 +49,12 @@ def comparison_table(
         row(["", "M parameters", "smaller", "pieces / 1,000 characters", *headings, "kept, %"]),
         rule(len(headings) + 5),
     ]
-    teacher = names[0]
-    for name in names:
-        found = results[name]
+    for name, found in results.items():
         facts = found["facts"]
-        times = results[teacher]["facts"]["parameters"] / facts["parameters"]
+        times = ""
+        if teacher in results:
+            whole = results[teacher]["facts"]["parameters"]
+            times = f"{whole / facts['parameters']:.1f}x"
         cells = [_cell(scores_of(found, t, s), 3) for t, (_, s) in columns.items()]
         kept = [100 * k for k in kept_shares(results, name, teacher, columns)]
         lines.append(
@@ -59,7 +62,7 @@ def comparison_table(
                 [
                     name,
                     f"{facts['parameters'] / 1e6:.2f}",
-                    f"{times:.1f}x",
+                    times,
                     f"{facts['pieces_per_1000']:.0f}",
                     *cells,
                     _cell(kept, 1),
@@ -77,9 +80,7 @@ def _cell(values: Sequence[float], digits: int) -> str:
     return f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
-def plot_comparison(
-    results: Mapping[str, Any], names: Sequence[str], columns: Columns, out: Path
-) -> None:
+def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, out: Path) -> None:
     """Draw the share of the teacher's score that is kept against parameters, into a PNG."""
     import matplotlib
 
@@ -87,8 +88,8 @@ def plot_comparison(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    for name in names:
-        kept = [100 * k for k in kept_shares(results, name, names[0], columns)]
+    for name in results:
+        kept = [100 * k for k in kept_shares(results, name, teacher, columns)]
         if not kept:
             continue
         size = results[name]["facts"]["parameters"] / 1e6

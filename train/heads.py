@@ -29,6 +29,14 @@ Target = NDArray[np.float32]
 Scores = dict[str, float]
 
 
+# What `Kind.score` tells, by task.
+SCORES = {
+    "classification": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
+    "token-classification": ("f1", "precision", "recall"),
+    "question-answering": ("f1", "em"),
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """A text as the model reads it, and the probabilities that its logits should give.

@@ -56,46 +56,59 @@ def finetune_head(line: Line) -> None:
 
 
 def learn_task_words(
-    line: Line, task: FinetuneConfig, out: Path, *, teacher: Path, steps: int
+    line: Line, task: FinetuneConfig, folder: Path, *, teacher: Path, steps: int
 ) -> None:
     """Distil the student of a line further on the texts of a task, from a teacher tuned on it.
 
     GLMD's first task stage (arXiv 2306.06625): the losses are those of the line, no label is read.
-    `out` becomes a checkpoint; nothing is done if it is one.
+    `folder` becomes a checkpoint and a stage.
     """
-    if (out / "training.json").is_file():
-        return
-    texts, shards = out / "texts", out / "shards"
-    for folder in (texts, shards):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    lines = (clean_text(t).replace("\n", " ") for t in _texts(task))
-    (texts / "train-000.txt").write_text("\n".join(filter(None, lines)) + "\n", encoding="utf-8")
-    vocabulary = line.folder("02-vocabulary")
-    build_shards(
-        texts,
-        shards,
-        teacher=vocabulary / "base-tokenizer.json",
-        student=vocabulary / "tokenizer.json",
-        max_length=line.config.shards.max_length,
-    )
-    source = line.folder("04-student")
-    student = load_masked_lm(source)
     c = line.config.distil
-    schedule = fields_of(c.model_dump() | {"steps": steps}, Schedule)
-    result = distil(
-        join_models(line, student, freeze(load_masked_lm(teacher))),
-        Texts.open(shards, "train"),
-        None,
-        recipe=Recipe(**fields_of(c.model_dump(), Recipe)),
-        schedule=Schedule(**schedule),
-        out=out,
+    source, vocabulary = line.folder("04-student"), line.folder("02-vocabulary")
+    strings = c.alignment == "match-string"
+    length = line.config.shards.max_length
+    stage = Stage(
+        folder,
+        {"distil": c.model_dump() | {"steps": steps}, "max_length": length},
+        {
+            "student": fingerprint_stage(source),
+            "teacher": fingerprint_source(str(teacher)),
+            "data": fingerprint_files([task.train]),
+        },
+        resumable=True,
     )
-    training = json.loads((source / "training.json").read_text(encoding="utf-8"))
-    training["metrics"] = {**training["metrics"], f"{task.name} words": result}
-    for folder in (texts, shards, out / "state"):
-        shutil.rmtree(folder)
-    write_checkpoint(out, student, vocabulary, provenance=training)
+
+    def work(out: Path) -> None:
+        texts, shards = out / "texts", out / "shards"
+        for place in (texts, shards):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+        lines = (clean_text(t).replace("\n", " ") for t in _texts(task))
+        (texts / "train-000.txt").write_text("\n".join(filter(None, lines)) + "\n", "utf-8")
+        build_shards(
+            texts,
+            shards,
+            teacher=vocabulary / "base-tokenizer.json",
+            student=vocabulary / "tokenizer.json",
+            max_length=length,
+            strings=strings,
+        )
+        student = load_masked_lm(source)
+        result = distil(
+            join_models(line, student, freeze(load_masked_lm(teacher))),
+            Texts.open(shards, "train"),
+            None,
+            recipe=Recipe(**fields_of(c.model_dump(), Recipe)),
+            schedule=Schedule(**fields_of(c.model_dump() | {"steps": steps}, Schedule)),
+            out=out,
+        )
+        training = json.loads((source / "training.json").read_text(encoding="utf-8"))
+        training["metrics"] = {**training["metrics"], f"{task.name} words": result}
+        for place in (texts, shards, out / "state"):
+            shutil.rmtree(place)
+        write_checkpoint(out, student, vocabulary, provenance=training)
+
+    run_stage(stage, work, force=True)
 
 
 def _texts(task: FinetuneConfig) -> Iterator[str]:

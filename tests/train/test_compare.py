@@ -133,9 +133,51 @@ def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_tune", lambda c, s, n, task, line: tuned.append(task.name) or {})
     changed = COMPARISON.replace('score = "accuracy"', 'score = "accuracy"\nbatch_size = 8')
     (tmp_path / "c.toml").write_text(changed, encoding="utf-8")
-    with pytest.raises(KeyError):  # the stand-in gives no scores for the table
-        compare(load_comparison(tmp_path / "c.toml"), only=["teacher"])
+    monkeypatch.setattr(module, "_report", lambda *a: None)  # the stand-in gives no scores
+    changed_config = load_comparison(tmp_path / "c.toml")
+    compare(changed_config, only=["teacher"])
     assert tuned == ["food"]
+    tuned.clear()
+    rows = (tmp_path / "food.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "food.jsonl").write_text("\n".join(rows[1:]) + "\n", encoding="utf-8")
+    compare(changed_config, only=["teacher"])
+    assert tuned == ["food", "mood"]
+
+
+def test_what_a_student_follows_from_is_in_its_identity(config, tmp_path):
+    def identities():
+        found = load_comparison(tmp_path / "c.toml")
+        return {s.name: module._identity(found, s, found.tasks[0]) for s in found.students}
+
+    before = identities()
+    (tmp_path / "teacher.toml").write_text(TEACHER + "mlm = 0.9\n", encoding="utf-8")
+    after = identities()
+    assert all(before[name] != after[name] for name in before)
+    (tmp_path / "words.txt").write_text("другие слова\n", encoding="utf-8")
+    assert all(after[name] != now for name, now in identities().items())
+
+
+def test_the_table_has_the_cells_of_the_configuration_as_it_stands(config, tmp_path):
+    compare(config, only=["match"])
+    table = Path("README.md").read_text()
+    assert "| match |" in table and "100.0" not in table  # without the teacher nothing is kept
+    compare(config, only=["teacher"])
+    both = Path("README.md").read_text()
+    assert "±" in both and "x |" in both
+    one = COMPARISON.replace("seeds = [1, 2]", "seeds = [1]")
+    (tmp_path / "c.toml").write_text(one, encoding="utf-8")
+    compare(load_comparison(tmp_path / "c.toml"), only=["match"])
+    assert "±" not in Path("README.md").read_text()
+
+
+def test_force_makes_stages_anew(config, tmp_path):
+    compare(config, only=["match"])
+    wider = COMPARISON.replace("{ kl = 1.0 }", "{ kl = 3.0 }")
+    (tmp_path / "c.toml").write_text(wider, encoding="utf-8")
+    changed = load_comparison(tmp_path / "c.toml")
+    with pytest.raises(ConfigError, match="--force makes the stage again"):
+        compare(changed, only=["match"])
+    compare(changed, only=["match"], force=True)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +190,7 @@ def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
             "[tuning]\nepoch = 1",
             "tuning.epoch: unknown key; did you mean 'epochs'",
         ),
+        ('score = "accuracy"', 'score = "acc"', "tasks.food: score = 'acc', expected one of acc"),
         ("kl = 1.0", "kll = 1.0", "match: distil.kll: unknown key; did you mean 'kl'"),
         ('line = "teacher.toml"', 'line = "none.toml"', "teacher: none.toml: no such file"),
     ],
@@ -177,10 +220,10 @@ def test_the_table_tells_means_spreads_and_shares(tmp_path):
     columns = {"a": ("A", "s"), "b": ("B", "s")}
     assert kept_shares(results, "s", "T", columns) == pytest.approx([0.875, 0.75])
     assert kept_shares(results, "part", "T", columns) == []
-    table = comparison_table(results, list(results), columns)
+    table = comparison_table(results, "T", columns)
     assert table[0].startswith("|  | M parameters | smaller |")
     assert table[2] == "| T | 10.00 | 1.0x | 200 | 0.800 | 0.500 | 100.0 |"
     assert table[3] == ("| s | 1.00 | 10.0x | 200 | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |")
     assert table[4] == "| part | 1.00 | 10.0x | 200 | 0.600 |  |  |"
-    plot_comparison(results, list(results), columns, tmp_path / "p.png")
+    plot_comparison(results, "T", columns, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
