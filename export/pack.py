@@ -192,7 +192,7 @@ def _describe(
         labels=labels,
         vocab_size=vocab_size,
         hidden_size=weights.hidden_size,
-        max_length=len(weights.positions),
+        max_length=min(len(weights.positions), config.get("tuned_max_length", 1 << 30)),
         pooling="mean",
         normalize=True,
         truncate_dims=tuple(w for w in widths if w >= _LEAST_WIDTH),

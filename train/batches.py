@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rubert_lite.errors import InputError
+
 from .shards import GROUP_END, MATCHED, STRING_MATCHED, Shard, Side, iter_shards
 
 _WINDOW = 16_384  # texts sorted by length together: enough for even batches, few enough for chance
@@ -113,7 +115,12 @@ def plan_epoch(
 def plan(
     lengths: NDArray[np.int32], *, tokens: int, seed: int, skip: int = 0
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the batches of epoch after epoch without end, leaving out the first `skip`."""
+    """Yield the batches of epoch after epoch without end, leaving out the first `skip`.
+
+    Raises InputError where there is nothing to draw from.
+    """
+    if not len(lengths):
+        raise InputError("no texts to train on: every one was left out")
     epoch = 0
     while True:
         for batch in plan_epoch(lengths, tokens=tokens, seed=seed, epoch=epoch):

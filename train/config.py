@@ -286,6 +286,8 @@ def _contradictions(config: LineConfig) -> list[str]:
             f"student.hidden_size = {config.student.hidden_size} is not a multiple of"
             f" student.heads = {config.student.heads}"
         )
+    if config.finetune and config.finetune.soft and config.finetune.balance:
+        problems.append("finetune: soft labels have no classes to balance: leave one out")
     if config.shards.max_length > config.student.max_length:
         problems.append(
             f"shards.max_length = {config.shards.max_length} is above"

@@ -65,7 +65,8 @@ def finetune(
     reader = open_reader(checkpoint, length)
     told = None if soft is None else _tell(soft, kind)
     rows = kind.rows(reader, max_length=length, told=told)
-    tuned = Tuned(model, nn.Linear(hidden_size(model), len(kind.labels)), kind.task)
+    head = nn.Linear(hidden_size(model), len(kind.labels))
+    tuned = Tuned(model, head, kind.task, kind.labels, length)
     model.requires_grad_(not tuning.freeze_encoder)
     pooled = tuning.freeze_encoder and not tuned.on_pieces
     vectors = _features(tuned, rows, tuning) if pooled else None
@@ -106,20 +107,20 @@ def finetune(
             break
     if kept["model"]:
         model.load_state_dict(kept["model"])
-    _write(checkpoint, out, model, kind)
+    _write(checkpoint, out, model, kind, max_length=length)
     save_file({k: v.contiguous() for k, v in kept["head"].items()}, out / "head.safetensors")
     return best
 
 
 def _tell(checkpoint: Path, kind: Kind) -> list[NDArray[np.float32]]:
     tuned = load_tuned(checkpoint)
-    if tuned.head.out_features != len(kind.labels):
+    if (tuned.task, tuned.labels) != (kind.task, kind.labels):
         raise InputError(
-            f"{checkpoint}: a head of {tuned.head.out_features} labels, the task has"
-            f" {len(kind.labels)}: tune the teacher on the same files"
+            f"{checkpoint}: a teacher of {tuned.task} with {', '.join(tuned.labels)}, expected"
+            f" {kind.task} with {', '.join(kind.labels)}: tune it on the same files"
         )
-    length = max_length(tuned.model)
-    return kind.tell(open_reader(checkpoint, length), tuned, max_length=length)
+    reader = open_reader(checkpoint, tuned.max_length)
+    return kind.tell(reader, tuned, max_length=tuned.max_length)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _unscaled(tuned: Tuned, features: _Features) -> Tuned:
     with torch.no_grad():
         head.weight.copy_(tuned.head.weight / features.spread)
         head.bias.copy_(tuned.head.bias - head.weight @ features.centre)
-    return Tuned(tuned.model, head, tuned.task)
+    return Tuned(tuned.model, head, tuned.task, tuned.labels, tuned.max_length)
 
 
 def _loss(
@@ -211,14 +212,18 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
 
 
-def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind) -> None:
-    """Copy a checkpoint with the trained weights and the labels in its config."""
+def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind, *, max_length: int) -> None:
+    """Copy a checkpoint with the trained weights; its config says task, labels and length.
+
+    `tuned_max_length`: a text, or a window of one, is read as long as it was in training.
+    """
     for path in checkpoint.iterdir():
         if path.is_file() and path.suffix == ".json" and path.name != "stage.json":
             shutil.copyfile(path, out / path.name)
     model.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config["finetuning_task"] = kind.task
+    config["tuned_max_length"] = max_length
     config["id2label"] = {str(i): name for i, name in enumerate(kind.labels)}
     config["label2id"] = {name: i for i, name in enumerate(kind.labels)}
     text = json.dumps(config, ensure_ascii=False, indent=1)

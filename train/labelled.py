@@ -76,6 +76,7 @@ def read_labelled(
             raise InputError(
                 f"{train}: label {sorted(unknown)[0]!r} is not in finetune.labels: add it"
             )
+    _need_some(dev, raw[1][1])
     labels = tuple(sorted({names.get(label, label) for *_, label in raw[0][1]}))
     if len(labels) < 2:
         raise InputError(f"{train}: {len(labels)} label(s), expected at least two")
@@ -96,8 +97,17 @@ def _classes(path: Path, keys: Keys) -> Iterator[tuple[str, str | None, str]]:
     wanted = [k for k in (keys.text, keys.pair, keys.label) if k]
     for place, record in read_records(path):
         _need(place, record, wanted)
-        pair = str(record[keys.pair]) if keys.pair else None
-        yield str(record[keys.text]), pair, str(record[keys.label])
+        for key in wanted[:-1]:
+            if not isinstance(record[key], str):
+                kind = type(record[key]).__name__
+                raise InputError(f"{place}: {key!r} is a {kind}, expected a string")
+        pair = record[keys.pair] if keys.pair else None
+        yield record[keys.text], pair, str(record[keys.label])
+
+
+def _need_some(path: Path, rows: Sequence[Any]) -> None:
+    if not rows:
+        raise InputError(f"{path}: no records: expected labelled texts to judge by")
 
 
 def _need(place: str, record: Mapping[str, Any], wanted: Sequence[str]) -> None:
@@ -113,6 +123,7 @@ def read_tagged(train: Path, dev: Path) -> Labelled[Tagged]:
     "entities": [{"start", "end", "label"}]. Labels are O and B-X, I-X of every kind in `train`.
     """
     splits = [[_tagged(place, record) for place, record in read_records(p)] for p in (train, dev)]
+    _need_some(dev, splits[1])
     kinds = sorted({kind for row in splits[0] for *_, kind in row.spans})
     if not kinds:
         raise InputError(f"{train}: no entities")
@@ -124,32 +135,42 @@ def read_tagged(train: Path, dev: Path) -> Labelled[Tagged]:
 
 
 def _tagged(place: str, record: Mapping[str, Any]) -> Tagged:
-    if "tokens" not in record:
-        _need(place, record, ("text", "entities"))
-        text = str(record["text"])
-        try:
-            spans = sorted((e["start"], e["end"], str(e["label"])) for e in record["entities"])
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{place}: entities: expected start, end and label") from error
-        edge = 0
-        for start, end, kind in spans:
-            if not edge <= start < end <= len(text):
-                raise InputError(
-                    f"{place}: entity {kind} at {start}..{end}: outside the text of {len(text)}"
-                    " characters, empty, or over another one"
-                )
-            edge = end
-        return Tagged(text, tuple(spans))
+    if "tokens" in record:
+        return _from_tags(place, record)
+    _need(place, record, ("text", "entities"))
+    text, spans = record["text"], []
+    if not isinstance(text, str) or not isinstance(record["entities"], list):
+        raise InputError(f"{place}: expected a string `text` and a list `entities`")
+    for entity in record["entities"]:
+        given = entity if isinstance(entity, dict) else {}
+        start, end, kind = (given.get(k) for k in ("start", "end", "label"))
+        if type(start) is not int or type(end) is not int or not isinstance(kind, str):
+            raise InputError(f"{place}: entities: expected numbers start and end, string label")
+        spans.append((start, end, kind))
+    edge = 0
+    for start, end, kind in sorted(spans):
+        if not edge <= start < end <= len(text):
+            raise InputError(
+                f"{place}: entity {kind} at {start}..{end}: outside the text of {len(text)}"
+                " characters, empty, or over another one"
+            )
+        edge = end
+    return Tagged(text, tuple(sorted(spans)))
+
+
+def _from_tags(place: str, record: Mapping[str, Any]) -> Tagged:
     _need(place, record, ("tokens", "tags"))
     tokens, tags = record["tokens"], record["tags"]
     if len(tokens) != len(tags):
         raise InputError(f"{place}: {len(tokens)} tokens and {len(tags)} tags")
     found: list[tuple[int, int, str]] = []
-    start, before = 0, "O"
+    start, before = 0, ""
     for token, tag in zip(tokens, tags, strict=True):
-        mark, _, kind = tag.partition("-")
+        mark, _, kind = tag.partition("-") if isinstance(tag, str) else ("", "", "")
         if mark not in ("O", "B", "I") or bool(kind) == (mark == "O"):
             raise InputError(f"{place}: tag {tag!r}, expected O, B-X or I-X")
+        if not isinstance(token, str) or (kind and not token.strip()):
+            raise InputError(f"{place}: token {token!r} tagged {tag}, expected a word")
         end = start + len(token)
         if mark == "I" and before == kind:
             found[-1] = (found[-1][0], end, kind)
@@ -177,7 +198,7 @@ def _asked(path: Path) -> list[Asked]:
                 for entry in paragraph["qas"]:
                     answers = {(int(a["answer_start"]), str(a["text"])) for a in entry["answers"]}
                     places = sorted((a, a + len(t)) for a, t in answers if t)
-                    right = [(a, b) for a, b in places if (a, context[a:b]) in answers]
+                    right = [(a, b) for a, b in places if a >= 0 and (a, context[a:b]) in answers]
                     misplaced += len(places) - len(right)
                     if right:
                         found.append(Asked(str(entry["question"]), context, tuple(right)))

@@ -4,6 +4,7 @@ Each task has a linear head on the unit vector; the heads are thrown away after 
 (multi-task training of sentence encoders, arXiv 1804.00079).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,8 @@ from rubert_lite.errors import InputError
 from .corpus import clean_text, text_hash
 from .pairs import held_out_hashes
 from .tasks import Task, read_task
+
+logger = logging.getLogger(__name__)
 
 _START_SCALE = 10.0
 
@@ -78,6 +81,10 @@ class LabelledTexts:
                 for text, label in zip(records.texts[0], records.labels, strict=True)
                 if text_hash(clean_text(text).lower()) not in held_out
             ]
+            if not kept:
+                raise InputError(f"{task.train}: every text stands in a held-out file")
+            if len(kept) < len(records):
+                logger.info("%s: %d held-out texts left out", task.name, len(records) - len(kept))
             pieces = tokenizer.encode_batch([text for text, _ in kept])
             texts += [np.asarray(p.ids, dtype=np.int32) for p in pieces]
             classes += [label for _, label in kept]

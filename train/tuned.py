@@ -17,15 +17,23 @@ from rubert_lite.manifest import PIECEWISE
 from rubert_lite.pieces import PieceReader
 
 from .heads import Row
-from .student import encoder_states, hidden_size, load_masked_lm, mean_of
+from .student import encoder_states, hidden_size, load_masked_lm, max_length, mean_of
 
 
 class Tuned:
     """An encoder with a head; a Runner, so that it is judged by the code that will run it."""
 
-    def __init__(self, model: nn.Module, head: nn.Linear, task: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        head: nn.Linear,
+        task: str,
+        labels: tuple[str, ...],
+        max_length: int,
+    ) -> None:
         """Put a masked language model's encoder and a head together."""
         self.model, self.head, self.task = model, head, task
+        self.labels, self.max_length = labels, max_length
         self.on_pieces = task in PIECEWISE
 
     def logits(self, ids: Tensor, mask: Tensor, types: Tensor, dropout: float = 0.0) -> Tensor:
@@ -62,7 +70,10 @@ def load_tuned(checkpoint: Path) -> Tuned:
     head = nn.Linear(hidden_size(model), len(tensors["bias"]))
     head.load_state_dict(tensors)
     config: Any = model.config
-    return Tuned(model, head, getattr(config, "finetuning_task", None) or "classification")
+    names = [config.id2label[i] for i in range(head.out_features)]
+    task = getattr(config, "finetuning_task", None) or "classification"
+    length = getattr(config, "tuned_max_length", max_length(model))
+    return Tuned(model, head, task, tuple(names), length)
 
 
 def open_reader(checkpoint: Path, length: int) -> PieceReader:

@@ -123,6 +123,12 @@ def test_entities_are_learnt_from_their_context(checkpoint, tmp_path):
     assert [e.label for e in load(package).tag(["сад мир"])[0]] == ["PER"]
 
 
+def test_a_package_reads_windows_as_long_as_those_of_its_training(checkpoint, tmp_path):
+    run(checkpoint, tagged(), tmp_path / "out", epochs=1, max_length=9)
+    package = export(tmp_path / "out", tmp_path / "package", variants=("fp32",))
+    assert package.manifest.max_length == 9
+
+
 def test_word_labels_belong_to_the_first_piece_of_each_word(checkpoint):
     reader = open_reader(checkpoint, 32)
     text = "привет, перевод мир дом"  # "перевод" is several pieces
@@ -183,7 +189,10 @@ def test_a_teacher_of_entities_tells_words(checkpoint, tmp_path):
 
 def test_a_teacher_of_other_labels_is_refused(checkpoint, tmp_path):
     run(checkpoint, labelled(4, 4), tmp_path / "teacher", epochs=1)
-    with pytest.raises(InputError, match="a head of 2 labels, the task has 3"):
+    with pytest.raises(
+        InputError,
+        match="with a, b, expected classification with a, b, c",
+    ):
         run(checkpoint, labelled(4, 4, 4), tmp_path / "out", soft=tmp_path / "teacher")
     with pytest.raises(InputError, match=r"head\.safetensors: no such file"):
         run(checkpoint, labelled(4, 4), tmp_path / "other", soft=checkpoint)
@@ -204,8 +213,10 @@ def test_an_unknown_metric_is_told(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("train", "dev", "names", "message"),
     [
-        ([{"text": "а", "label": 1}], [], {}, "at least two"),
+        ([{"text": "а", "label": 1}], [{"text": "а", "label": 1}], {}, "at least two"),
         ([{"text": "а"}], [], {}, "no 'label'"),
+        ([{"text": None, "label": 1}], [], {}, "'text' is a NoneType, expected a string"),
+        ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {}, "no records: expected"),
         ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {"1": "x"}, "label '2'"),
         (
             [{"text": "а", "label": 1}, {"text": "б", "label": 2}],
@@ -229,7 +240,7 @@ def records(path, *rows):
 
 
 def test_entities_are_read_from_tags_and_from_places(tmp_path):
-    tags = {"tokens": ["а", "бв", "г", "д"], "tags": ["B-X", "I-X", "B-X", "I-Y"]}
+    tags = {"tokens": ["а", "бв", "г", "д"], "tags": ["I-X", "I-X", "B-X", "I-Y"]}
     places = {"text": "а бв", "entities": [{"start": 2, "end": 4, "label": "X"}]}
     path = records(tmp_path / "t.jsonl", tags, places)
     found = read_tagged(path, path)
@@ -244,8 +255,12 @@ def test_entities_are_read_from_tags_and_from_places(tmp_path):
         ({"tokens": ["а"], "tags": []}, "1 tokens and 0 tags"),
         ({"tokens": ["а"], "tags": ["X"]}, "tag 'X', expected O"),
         ({"tokens": ["а"]}, "no 'tags'"),
+        ({"tokens": ["а"], "tags": [1]}, "tag 1, expected O"),
+        ({"tokens": [""], "tags": ["B-X"]}, "token '' tagged B-X, expected a word"),
+        ({"text": "а", "entities": [{"start": "0", "end": 1, "label": "X"}]}, "expected numbers"),
+        ({"text": None, "entities": []}, "expected a string `text`"),
         ({"text": "а"}, "no 'entities'"),
-        ({"text": "а", "entities": [{"start": 0}]}, "expected start, end and label"),
+        ({"text": "а", "entities": [{"start": 0}]}, "expected numbers start and end"),
         ({"text": "а", "entities": [{"start": 0, "end": 2, "label": "X"}]}, "X at 0..2: outside"),
         ({"text": "а", "entities": []}, "no entities"),
     ],
@@ -264,7 +279,7 @@ def squad(path, *answers, context="дом и сад"):
 
 
 def test_questions_are_read_from_squads_format(tmp_path, caplog):
-    good, bad = {"answer_start": 6, "text": "сад"}, {"answer_start": 5, "text": "сад"}
+    good, bad = {"answer_start": 6, "text": "сад"}, {"answer_start": -3, "text": "сад"}
     path = squad(tmp_path / "s.json", good, bad, good)
     assert read_asked(path, path).train == [Asked("что?", "дом и сад", ((6, 9),))]
     assert "1 answers do not stand where they should" in caplog.text
