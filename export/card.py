@@ -37,15 +37,29 @@ def write_card(
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
+# As the hub names tasks, and how to call a model of each.
+_TAGS = {
+    "embedding": "sentence-similarity",
+    "classification": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+}
+_CALLS = {
+    "classification": 'model.classify(["Спасибо!"])',
+    "token-classification": 'model.tag(["Анна живёт в Москве."])',
+    "question-answering": 'model.answer([("Где живёт Анна?", "Анна живёт в Москве.")])',
+}
+
+
 def _head(manifest: Manifest) -> list[str]:
-    task = "text-classification" if manifest.task == "classification" else "sentence-similarity"
+    tag = _TAGS[manifest.task]
     license_id = manifest.license.lower()  # as the hub spells them
     return [
         "---",
         "language: ru",
         f"license: {json.dumps(license_id)}",  # a JSON string is a YAML string
         "library_name: rubert-lite",
-        f"pipeline_tag: {task}",
+        f"pipeline_tag: {tag}",
         "tags: [onnx, sentence-embeddings, russian, distillation]",
         "---",
     ]
@@ -94,8 +108,8 @@ def _use(manifest: Manifest) -> list[str]:
         "  # or the path of this directory",
         f'    model.encode(["Привет, мир"])  # float32, (1, {manifest.hidden_size})',
     ]
-    if manifest.labels:
-        lines.append(f'    model.classify(["Спасибо!"])  # {", ".join(manifest.labels)}')
+    if manifest.task in _CALLS:
+        lines.append(f"    {_CALLS[manifest.task]}  # {', '.join(manifest.labels)}")
     if manifest.truncate_dims:
         widths = ", ".join(map(str, manifest.truncate_dims))
         lines += [

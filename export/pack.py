@@ -13,14 +13,13 @@ from rubert_lite.package import Manifest, ModelPackage, seal, sha256_of, staged
 from rubert_lite.wordpiece import SPECIAL_PIECES, check_tokenizer
 
 from .card import write_card
+from .cases import Case, make_cases
 from .fast import Precision, build, measure_peaks
 from .gpu import build_gpu
 from .parity import (
-    Case,
     Parity,
     as_metrics,
     check,
-    make_cases,
     measure,
     measure_portable,
     reference,

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from rubert_lite.engine import Batch, Engine
 from rubert_lite.errors import PackageError
 from rubert_lite.manifest import PIECEWISE
-from rubert_lite.normalize import normalize_text
+from rubert_lite.predictions import softmax
 
+from .cases import Case
 from .weights import read_config, read_task
 
 Vectors = NDArray[np.float32]
@@ -41,23 +41,9 @@ BATCH_LIMITS = {
     "fp16": 2e-3,
     "portable": 1e-5,
 }
+# Largest mean difference of a label's probability.
+CHANCE_LIMITS = {"fp32": 1e-4, "int8": 0.02, "int8-turbo": 0.02, "int8-static": 0.02, "fp16": 0.005}
 _PADDED_ROWS = 8
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison: ids with specials, and what to call them in a message."""
-
-    name: str
-    ids: tuple[int, ...]
-    types: tuple[int, ...]  # token types; all 0 but for one case of a BERT that has several
-
-    def feeds(self) -> dict[str, NDArray[np.int64]]:
-        """Return the inputs of a graph, a batch of one."""
-        return {
-            "input_ids": np.array([self.ids], np.int64),
-            "token_type_ids": np.array([self.types], np.int64),
-        }
 
 
 @dataclass(frozen=True)
@@ -68,6 +54,7 @@ class Comparison:
     differences: NDArray[np.float32]  # largest, of an element of the unit vectors
     changes: NDArray[np.float32]  # largest, of an element with neighbours against alone
     logits: float | None  # largest difference of any logit
+    chances: float | None = None  # mean difference of a label's probability
 
 
 @dataclass(frozen=True)
@@ -81,42 +68,7 @@ class Parity:
     largest_difference: float  # of an element of the unit vectors
     batch_difference: float  # of a text alone and among others
     logits_difference: float | None
-
-
-def make_cases(
-    tokenizer_file: Path, texts: Sequence[str], *, vocab_size: int, max_length: int, types: int = 1
-) -> list[Case]:
-    """Tokenise texts and add made-up rows: the highest and the lowest ids, and the full length.
-
-    `types` is the number of token types; with several, one more row uses them all.
-    """
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    encoded = tokenizer.encode_batch([normalize_text(t) for t in texts])
-    cases = [
-        Case(f"text {i} ({_shorten(t)!r})", tuple(e.ids), (0,) * len(e.ids))
-        for i, (t, e) in enumerate(zip(texts, encoded, strict=True))
-    ]
-    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    spread = np.linspace(0, vocab_size - 1, max_length - 2).astype(int).tolist()
-    few = min(20, vocab_size, max_length - 2)
-    made = {
-        "the highest ids": range(vocab_size - few, vocab_size),
-        "the lowest ids": range(few),
-        f"ids over the whole vocabulary, {max_length} pieces": spread,
-    }
-    for name, ids in made.items():
-        cases.append(Case(name, (first, *ids, last), (0,) * (len(ids) + 2)))
-    if types > 1:
-        ids = cases[-1].ids
-        kinds = tuple(i * types // len(ids) for i in range(len(ids)))
-        cases.append(Case(f"{types} token types", ids, kinds))
-    return cases
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
+    chances_difference: float | None = None  # mean, of a label's probability
 
 
 def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Vectors] | None]:
@@ -159,12 +111,17 @@ def measure(
     engine = Engine(graph, lanes=1)
     alone = np.concatenate([_run(engine, [c], "sentence_embedding") for c in cases])
     together = _together(engine, cases, alone)
-    logits = None
+    logits = chances = None
     if expected[1] is not None:
-        found = (_run(engine, [c], "logits")[0] for c in cases)
-        gaps = (np.abs(f - e).max() for f, e in zip(found, expected[1], strict=True))
-        logits = float(max(gaps))
-    return _compare(alone, together, expected[0], logits)
+        found = [_run(engine, [c], "logits")[0] for c in cases]
+        pairs = list(zip(found, expected[1], strict=True))
+        logits = float(max(np.abs(f - e).max() for f, e in pairs))
+        chances = float(np.mean([np.abs(_chances(f) - _chances(e)).mean() for f, e in pairs]))
+    return _compare(alone, together, expected[0], logits, chances)
+
+
+def _chances(logits: Vectors) -> Vectors:
+    return softmax(logits.reshape(-1, logits.shape[-1]))
 
 
 def _together(engine: Engine, cases: Sequence[Case], alone: Vectors) -> Vectors:
@@ -193,11 +150,15 @@ def measure_portable(
     alone = np.concatenate([_run_padded(engine, [c]) for c in cases])
     groups = [cases[i : i + _PADDED_ROWS] for i in range(0, len(cases), _PADDED_ROWS)]
     together = np.concatenate([_run_padded(engine, group) for group in groups])
-    return _compare(_unit(alone), _unit(together), expected[0], None)
+    return _compare(_unit(alone), _unit(together), expected[0])
 
 
 def _compare(
-    alone: Vectors, together: Vectors, expected: Vectors, logits: float | None
+    alone: Vectors,
+    together: Vectors,
+    expected: Vectors,
+    logits: float | None = None,
+    chances: float | None = None,
 ) -> Comparison:
     wanted = _unit(expected)
     return Comparison(
@@ -205,6 +166,7 @@ def _compare(
         differences=np.abs(alone - wanted).max(1),
         changes=np.abs(alone - together).max(1),
         logits=logits,
+        chances=chances,
     )
 
 
@@ -218,6 +180,7 @@ def summarize(variant: str, found: Comparison) -> Parity:
         largest_difference=float(found.differences.max()),
         batch_difference=float(found.changes.max()),
         logits_difference=found.logits,
+        chances_difference=found.chances,
     )
 
 
@@ -268,12 +231,24 @@ def check(variant: str, found: Comparison, cases: Sequence[Case]) -> None:
             f" cases, expected at least {mean}: the package is not written; the worst is"
             f" {cases[worst].name}"
         )
+    _check_chances(variant, found)
     moved = int(np.argmax(found.changes))
     if found.changes[moved] > BATCH_LIMITS[variant]:
         raise PackageError(
             f"variant {variant}: the vector of {cases[moved].name} changes by"
             f" {found.changes[moved]:.1e} with its neighbours, expected at most"
             f" {BATCH_LIMITS[variant]}: the package is not written"
+        )
+
+
+def _check_chances(variant: str, found: Comparison) -> None:
+    if found.chances is None:
+        return
+    limit = CHANCE_LIMITS[variant]
+    if not found.chances <= limit:  # a NaN is below nothing
+        raise PackageError(
+            f"variant {variant}: probabilities differ by {found.chances:.2g} in the mean from"
+            f" torch's, expected at most {limit}: the package is not written"
         )
 
 

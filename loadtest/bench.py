@@ -15,11 +15,12 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from bench_list import ENGINES, Engine
@@ -50,6 +51,7 @@ class Process:
     engine: Engine
     threads: int
     child: "subprocess.Popen[str]"
+    complaints: IO[str]  # a file: a pipe that nobody reads would fill up
     ready: dict[str, Any] = field(default_factory=dict)
     started: float = 0.0
 
@@ -58,15 +60,16 @@ class Process:
         """Start it and wait for its first vector."""
         began = time.perf_counter()
         words = [python, str(_HERE / "bench_engines.py"), engine.kind, str(folder)]
+        complaints = tempfile.TemporaryFile("w+")
         child = subprocess.Popen(
             [*words, str(threads), engine.option],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=complaints,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
-        process = cls(engine, threads, child)
+        process = cls(engine, threads, child, complaints)
         process.ready = process.read()
         process.started = time.perf_counter() - began
         return process
@@ -74,24 +77,29 @@ class Process:
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """Give a command and wait for its answer."""
         assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps(command) + "\n")
-        self.child.stdin.flush()
+        try:
+            self.child.stdin.write(json.dumps(command) + "\n")
+            self.child.stdin.flush()
+        except OSError as error:
+            raise RuntimeError(f"ended: {error}") from error
         return self.read()
 
     def read(self) -> dict[str, Any]:
         """Return the next answer; RuntimeError with what the engine complained of."""
-        assert self.child.stdout is not None and self.child.stderr is not None
+        assert self.child.stdout is not None
         for line in self.child.stdout:
             if line.startswith("@"):
                 found: dict[str, Any] = json.loads(line[1:])
                 return found
-        raise RuntimeError(self.child.stderr.read()[-2000:])
+        self.complaints.seek(0)
+        said = self.complaints.read().strip().splitlines()
+        raise RuntimeError(said[-1] if said else f"ended with {self.child.wait()}")
 
     def stop(self) -> None:
         """End it."""
         self.child.kill()
         self.child.wait()
-        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
+        for stream in (self.child.stdin, self.child.stdout, self.complaints):
             if stream is not None:
                 stream.close()
 
@@ -128,6 +136,7 @@ def measure(folder: Path, out: Path, pythons: Sequence[str], *, quick: bool) -> 
     """Run everything on one model directory."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     works = make_work(tokenizer, quick=quick)
+    path = out / f"{folder.name}.json"
     found: dict[str, Any] = {"engines": {}, "left out": {}}
     homes = {e.label: home_of(e, pythons) for e in ENGINES}
     for label, home in homes.items():
@@ -140,9 +149,11 @@ def measure(folder: Path, out: Path, pythons: Sequence[str], *, quick: bool) -> 
             if home is None or engine.label in found["left out"]:
                 continue
             try:
+                if engine.kind == "ctranslate2" and not (folder / "ctranslate2").exists():
+                    Process.start(engine, home, folder, threads).stop()  # converts, once
                 process = Process.start(engine, home, folder, threads)
             except RuntimeError as error:
-                found["left out"][engine.label] = str(error).strip().splitlines()[-1]
+                found["left out"][engine.label] = str(error)
                 continue
             running.append(process)
             row = found["engines"].setdefault(engine.label, {"work": {}})
@@ -150,7 +161,9 @@ def measure(folder: Path, out: Path, pythons: Sequence[str], *, quick: bool) -> 
             row.setdefault("versions", process.ready["versions"])
             row["MB"] = size_of(folder, engine)
         for work in (w for w in works if w.threads == threads):
-            _run(work, [p for p in running if p.engine.does(work.name)], found, out)
+            able = [p for p in running if p.engine.label not in found["left out"]]
+            _run(work, [p for p in able if p.engine.does(work.name)], found, out)
+            path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")  # what there is so far
         for process in running:
             process.stop()
     return found
@@ -168,7 +181,7 @@ def _run(work: Work, running: list[Process], found: dict[str, Any], out: Path) -
             try:
                 answer = process.ask(command)
             except RuntimeError as error:
-                found["left out"][label] = str(error).strip().splitlines()[-1]
+                found["left out"][label] = str(error)
                 running.remove(process)
                 continue
             found["engines"][label]["peak MB"] = answer["memory"]

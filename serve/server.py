@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 import uvicorn
@@ -83,12 +83,13 @@ class _Server(uvicorn.Server):
 
 def run(settings: Settings, sock: socket.socket, parent: Connection | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or the end of `parent`; SIGHUP loads model and keys anew."""
+    tracing = None
+    if settings.otlp_endpoint:  # complains before the model is loaded
+        tracing = open_tracing(settings.otlp_endpoint, settings.model)
     app = create_app(open_model(settings), settings)
     outside = allow_origins(app, settings)
-    end_tracing: Callable[[], None] | None = None
-    if settings.otlp_endpoint:
-        provider, end_tracing = open_tracing(settings.otlp_endpoint, settings.model)
-        outside = Traced(outside, provider)
+    if tracing is not None:
+        outside = Traced(outside, tracing[0])
     config = uvicorn.Config(
         outside,
         log_config=None,
@@ -109,8 +110,8 @@ def run(settings: Settings, sock: socket.socket, parent: Connection | None = Non
             runner.run(_serve(server, sock, app, parent))
     finally:
         app.service.close()
-        if end_tracing is not None:
-            end_tracing()  # sends what is left
+        if tracing is not None:
+            tracing[1]()  # sends what is left
 
 
 async def _serve(

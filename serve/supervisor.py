@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from rubert_lite.errors import RubertLiteError
+
 from .server import bind, configure_logging, ignore_interrupts, run
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
-_PAUSE = 1.0  # seconds at least between two starts of a worker
+_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds at least between two starts of a worker
+_REFUSED = 3  # exit status of a worker that could not start
 
 
 def supervise(settings: Settings) -> int:
@@ -45,6 +49,7 @@ class _Worker:
     process: BaseProcess
     lifeline: Connection  # closed when we end, which the worker notices
     started: float
+    attempts: int = 0  # starts in a row that were refused
 
 
 class _Supervisor:
@@ -60,7 +65,9 @@ class _Supervisor:
         signal.signal(signal.SIGHUP, self._reload)
         self._workers = [self._start() for _ in range(self._settings.workers)]
         while not self._stopping:
-            self._replace_dead()
+            if not self._replace_dead():
+                logger.error("no worker could start: giving up")
+                return 1
             time.sleep(0.2)
         for worker in self._workers:
             worker.process.terminate()
@@ -73,18 +80,22 @@ class _Supervisor:
                 worker.process.join()
         return 0
 
-    def _start(self) -> _Worker:
+    def _start(self, attempts: int = 0) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=work, args=(self._settings, theirs), name="rubert-lite-worker"
         )
         process.start()
         theirs.close()
-        return _Worker(process, ours, time.monotonic())
+        return _Worker(process, ours, time.monotonic(), attempts)
 
-    def _replace_dead(self) -> None:
+    def _replace_dead(self) -> bool:
+        """Start others in the place of the dead; False if every worker was refused its start."""
+        if all(w.process.exitcode == _REFUSED for w in self._workers):
+            return False  # a model or setting that is wrong will stay wrong
         for place, worker in enumerate(self._workers):
-            if worker.process.is_alive() or time.monotonic() - worker.started < _PAUSE:
+            pause = min(_PAUSE * 2**worker.attempts, _LONGEST_PAUSE)
+            if worker.process.is_alive() or time.monotonic() - worker.started < pause:
                 continue
             logger.error(
                 "worker %s ended with %s: starting another",
@@ -92,7 +103,9 @@ class _Supervisor:
                 worker.process.exitcode,
             )
             worker.lifeline.close()
-            self._workers[place] = self._start()
+            refused = worker.process.exitcode == _REFUSED
+            self._workers[place] = self._start(worker.attempts + 1 if refused else 0)
+        return True
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
@@ -107,5 +120,9 @@ def work(settings: Settings, parent: Connection) -> None:
     """Be a worker: the target of a spawned process."""
     ignore_interrupts()
     configure_logging(settings)
-    own: socket.socket = bind(settings)
-    run(settings, own, parent)
+    try:
+        own: socket.socket = bind(settings)
+        run(settings, own, parent)
+    except RubertLiteError as error:
+        logger.error("%s", error)
+        sys.exit(_REFUSED)

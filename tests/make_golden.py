@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.parity import make_cases, reference
+from export.cases import make_cases
+from export.parity import reference
 from export.sample import TEXTS
 from rubert_lite import load
 

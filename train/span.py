@@ -16,7 +16,7 @@ from .batches import Batch
 from .recipe import Vocabularies
 from .student import output_rows
 
-_ROWS = 256  # whose logits over a whole vocabulary exist at once
+_ROWS = 256  # whose logits are made together; the teacher's are gone before the next are made
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class MaskedGroups:
 def mask_groups(
     batch: Batch, vocabularies: Vocabularies, *, share: float, generator: torch.Generator
 ) -> MaskedGroups:
-    """Mask every piece of ceil(share * groups) groups, drawn alike; none with a special piece."""
+    """Mask every piece of ceil(share * groups) groups, drawn alike.
+
+    Groups in which the student has a special piece ([CLS], [SEP], [UNK]) are never drawn.
+    """
     width = _groups(batch)
     rows = len(batch.student_ids)
 

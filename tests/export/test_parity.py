@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from export.cases import make_cases
 from export.fast import build
-from export.parity import check, make_cases, measure, measure_portable, reference, summarize
+from export.parity import check, measure, measure_portable, reference, summarize
 from export.portable import export_portable
 from export.sample import TEXTS
 from export.weights import read_weights
@@ -161,3 +162,21 @@ def test_the_portable_graph_is_measured_in_padded_batches(checkpoint, tmp_path):
     assert found.cosines.min() > 0.99999
     with pytest.raises(PackageError, match="with its neighbours, expected at most 1e-05"):
         check("portable", found, cases)
+
+
+@pytest.mark.parametrize("task", ["classification", "token-classification"])
+def test_labels_that_do_not_follow_torch_are_refused(tmp_path, task):
+    folder = write_checkpoint(tmp_path / "c", labels=3, task=task)
+    weights = read_weights(folder)
+    found, cases = compared(folder, weights, "fp32")
+    check("fp32", found, cases)
+    assert found.chances < 1e-5
+    turned = dataclasses.replace(
+        weights, head=dataclasses.replace(weights.head, weight=-weights.head.weight)
+    )
+    found, _ = compared(folder, turned, "fp32")
+    assert found.cosines.min() > 0.99999  # the vectors are right
+    with pytest.raises(PackageError, match="probabilities differ by .* in the mean from torch's"):
+        check("fp32", found, cases)
+    with pytest.raises(PackageError, match="probabilities differ by nan"):
+        check("fp32", dataclasses.replace(found, chances=float("nan")), cases)

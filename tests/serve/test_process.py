@@ -258,6 +258,16 @@ def test_a_missing_or_broken_model_is_told(package: Path, tmp_path: Path) -> Non
         assert "Traceback" not in found.stderr
 
 
+def test_workers_that_can_never_start_end_the_server(package: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(package, broken)
+    (broken / "fast.fp32.onnx").write_bytes(b"no graph")
+    command = [sys.executable, "-m", "serve", str(broken), "--port", "0", "--workers", "2"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1 and "no worker could start: giving up" in found.stderr
+    assert "fast.fp32.onnx" in found.stderr and "Traceback" not in found.stderr
+
+
 def test_settings_come_from_flags_then_environment(package: Path, monkeypatch) -> None:
     from serve.settings import Settings
 
