@@ -60,7 +60,7 @@ class Process:
         """Start it and wait for its first vector."""
         began = time.perf_counter()
         words = [python, str(_HERE / "bench_engines.py"), engine.kind, str(folder)]
-        complaints = tempfile.TemporaryFile("w+")
+        complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop()
         child = subprocess.Popen(
             [*words, str(threads), engine.option],
             stdin=subprocess.PIPE,
