@@ -2,7 +2,8 @@
 
 Two models: NAME_graph is our int8 graph on Triton's onnxruntime backend (batches of equal length,
 as its dynamic batcher joins requests); NAME tokenises in its Python backend, which needs numpy and
-tokenizers in Triton's Python, and asks NAME_graph for each length.
+tokenizers in Triton's Python, and asks NAME_graph for each length. Vectors alone: no labels, and
+none of a variant whose graph takes padded rows (fp16).
 """
 
 import argparse
@@ -10,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from rubert_lite import normalize
 from rubert_lite.locate import locate
 from rubert_lite.package import Manifest, ModelPackage
 
@@ -36,7 +38,7 @@ _CODE = '''\
 """Texts to vectors: tokenises, then asks {name}_graph for the texts of each length."""
 
 import pathlib
-import unicodedata
+import sys
 
 import numpy as np
 import triton_python_backend_utils as pb
@@ -46,6 +48,10 @@ from tokenizers import Tokenizer
 class TritonPythonModel:
     def initialize(self, args):
         folder = pathlib.Path(args["model_repository"]) / args["model_version"]
+        sys.path.insert(0, str(folder))
+        from text_contract import normalize_text  # rubert_lite/normalize.py, as it was
+
+        self.normalize = normalize_text
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation({longest})
 
@@ -54,7 +60,8 @@ class TritonPythonModel:
 
     def answer(self, request):
         given = pb.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
-        texts = [unicodedata.normalize("NFC", t.decode("utf-8", "replace")) for t in given]
+        # More characters than fill any row: see rubert_lite/pieces.py.
+        texts = [self.normalize(t.decode("utf-8", "replace")[: 101 * {longest}]) for t in given]
         ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
         rows = np.zeros((len(ids), {width}), dtype=np.float32)
         for length in sorted({{len(i) for i in ids}}):
@@ -91,6 +98,7 @@ def write_repository(package: ModelPackage, out: Path, *, lanes: int = 2) -> Non
     chosen = manifest.variants[manifest.default_variant]
     shutil.copyfile(package.path / chosen, graph / "model.onnx")
     shutil.copyfile(package.path / "tokenizer.json", front / "tokenizer.json")
+    shutil.copyfile(Path(normalize.__file__), front / "text_contract.py")
     (graph.parent / "config.pbtxt").write_text(_GRAPH.format(**values), encoding="utf-8")
     (front.parent / "config.pbtxt").write_text(_FRONT.format(**values), encoding="utf-8")
     (front / "model.py").write_text(_CODE.format(**values), encoding="utf-8")

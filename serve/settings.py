@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         None, description="a key or sha256:HEX a line; read again on SIGHUP"
     )
     metrics: bool = Field(True, description="serve /metrics")
-    docs: bool = Field(True, description="serve /openapi.json and /docs")
+    docs: bool = Field(True, description="serve /openapi.json")
     page: bool = Field(True, description="serve the page to try the model at /")
     cors_origins: str = Field(
         "", description="comma-separated origins whose pages may call; * for all; empty: none"

@@ -1,4 +1,4 @@
-"""Write the golden vectors of a released model: python tests/make_golden.py NAME CHECKPOINT
+"""Write the golden vectors of a released model: python -m tests.make_golden NAME CHECKPOINT
 
 Run it when a model is released, and only then: the file is what later versions are held to.
 """

@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="override, e.g. student.layers=4",
     )
     parser.add_argument(
+        "--until", metavar="STAGE", choices=list(STAGES), help="all: the last stage that is run"
+    )
+    parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="compare: this student"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration and stop")
@@ -60,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check:
             print(f"{arguments.config}: fine", file=sys.stderr)
             return 0
-        run_line(line, list(STAGES) if arguments.stage == "all" else [arguments.stage])
+        names = [arguments.stage]
+        if arguments.stage == "all":
+            names = list(STAGES)
+            if arguments.until:
+                names = names[: names.index(arguments.until) + 1]
+        run_line(line, names)
     except RubertLiteError as error:
         print(f"rubert-lite train: {error}", file=sys.stderr)
         return 1

@@ -91,7 +91,8 @@ def fingerprint_stage(folder: Path) -> str:
     """Identify what a finished stage was made from."""
     note = folder / "stage.json"
     if not note.is_file():
-        name = folder.name.partition("-")[2]
+        number, _, made = folder.name.partition("-")
+        name = {"04": "distil", "06": "finetune"}.get(number, made)
         raise ConfigError([f"{folder}: not made yet: run `rubert-lite train {name}` first"])
     record = json.loads(note.read_text())
     kept = {k: record[k] for k in ("settings", "inputs", "version")}

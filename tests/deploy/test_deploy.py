@@ -41,6 +41,15 @@ def test_deployments_name_settings_that_exist():
         assert used and used <= known, used - known
 
 
+def test_links_of_services_do_not_become_settings():
+    """Kubernetes would set RUBERT_LITE_PORT to tcp://... for a service of our name."""
+    document = next(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text("utf-8")))
+    pod = document["spec"]["template"]["spec"]
+    assert pod["enableServiceLinks"] is False
+    given = {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}
+    assert given["RUBERT_LITE_PORT"] == str(pod["containers"][0]["ports"][0]["containerPort"])
+
+
 def test_the_grace_period_is_longer_than_drain_and_last_answers():
     document = next(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text("utf-8")))
     pod = document["spec"]["template"]["spec"]
@@ -129,11 +138,13 @@ def test_triton_front_gives_our_vectors(tmp_path, monkeypatch):
     stand_in.get_input_tensor_by_name = lambda request, name: request[name]
     stand_in.get_output_tensor_by_name = lambda response, name: response.tensors[0]
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the model adds its own folder
+    monkeypatch.delitem(sys.modules, "text_contract", raising=False)
     names: dict = {}
     exec((tmp_path / "m" / "tiny" / "1" / "model.py").read_text("utf-8"), names)
     front = names["TritonPythonModel"]()
     front.initialize({"model_repository": str(tmp_path / "m" / "tiny"), "model_version": "1"})
-    texts = ["мир", "Привет, мир", "день", ""]
+    texts = ["мир", "Приве\u0301т, ми\u0301р", "день", "", "и день " * 500]
     given = Tensor("text", np.array([t.encode() for t in texts], dtype=object))
     [answer] = front.execute([{"text": given}])
     assert np.allclose(answer.tensors[0].values, load(package).encode(texts), atol=1e-6)

@@ -26,7 +26,9 @@ def load(tmp_path, text: str, *overrides: str):
 def test_our_own_configurations_are_fine(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
     place = path.relative_to(ROOT)
-    found = re.fullmatch(rf"# rubert-lite train (\w+) --config train/configs/{place}", first)
+    found = re.fullmatch(
+        rf"# rubert-lite train (\w+)( --until \w+)? --config train/configs/{place}", first
+    )
     assert found
     if found[1] == "evaluate":
         load_section(EvaluationConfig, path)
