@@ -19,7 +19,7 @@ from tqdm import tqdm
 import rubert_lite
 from rubert_lite.errors import ConfigError, InputError
 
-from .probes import Bitext, probe, recall, recall_by_length, robustness
+from .probes import Bitext, probe, probe_words, recall, recall_by_length, robustness
 from .results import detail_table, insert, main_table, neighbour_table, plot_plane, write_json
 from .section import Section, load_section
 from .systems import System, SystemConfig
@@ -161,10 +161,12 @@ def _cells(
 
 
 def _probe(task: Task, system: System) -> dict[str, float]:
-    return probe(task, system.encode)
+    return probe_words(task) if system.config.kind == "words" else probe(task, system.encode)
 
 
 def _retrieve(config: RetrievalConfig, system: System) -> dict[str, Any]:
+    if system.config.kind == "words":
+        return {}
     bitext = read_bitext(config)
     queries = system.encode(bitext.queries)
     documents = system.encode_documents(bitext.documents)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -18,6 +19,7 @@ from .noise import add_typos
 from .tasks import Encode, Records, Task, Vectors, features, measure, read_task, unit
 
 _STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation, chosen on a tenth of the training set
+_WORD_STRENGTHS = (1.0, 4.0, 16.0)
 _NEIGHBOURS = 3
 _LENGTHS = ((0, 30), (30, 60), (60, 120), (120, 10_000))  # characters
 
@@ -37,6 +39,32 @@ def probe(task: Task, encode: Encode) -> dict[str, float]:
     }
 
 
+def probe_words(task: Task) -> dict[str, float]:
+    """Return {"linear"} of logistic regression over TF-IDF of all words; {} for pairs of texts.
+
+    No encoder: what the words of the training set tell, each with a column of its own.
+    """
+    if task.pair:
+        return {}
+    train, dev = read_task(task.train, task, limit=task.limit), read_task(task.dev, task)
+    texts, labels = train.texts[0], np.asarray(train.labels)
+    parts = train_test_split(texts, labels, test_size=0.1, random_state=0, stratify=labels)
+    fitted, held, y_fitted, y_held = parts
+    scored = [
+        (_score(task, _fit_words(c, fitted, y_fitted), held, y_held), c) for c in _WORD_STRENGTHS
+    ]
+    model = _fit_words(max(scored)[1], texts, labels)
+    return {"linear": _score(task, model, dev.texts[0], np.asarray(dev.labels))}
+
+
+def _fit_words(strength: float, texts: Sequence[str], y: np.ndarray) -> object:
+    words = TfidfVectorizer(min_df=2, sublinear_tf=True)
+    model = make_pipeline(words, LogisticRegression(C=strength, max_iter=300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(texts, y)
+
+
 def _linear(task: Task, train: Records, x: Vectors, dev: Records, x_dev: Vectors) -> float:
     labels = np.asarray(train.labels)
     fitted, held, y_fitted, y_held = train_test_split(
@@ -54,7 +82,7 @@ def _fit(strength: float, x: Vectors, y: np.ndarray) -> object:
         return model.fit(x, y)
 
 
-def _score(task: Task, model: object, x: Vectors, y: np.ndarray) -> float:
+def _score(task: Task, model: object, x: Vectors | Sequence[str], y: np.ndarray) -> float:
     assert hasattr(model, "predict") and hasattr(model, "predict_proba")
     positive = model.predict_proba(x)[:, -1] if task.metric == "auc" else None
     return measure(task.metric, [str(v) for v in y], model.predict(x), positive)

@@ -7,7 +7,15 @@ from rubert_lite.errors import ConfigError, InputError
 from train import evaluate as module
 from train.baselines import hashed_tfidf, piece_shares, static_encoder, static_rows
 from train.evaluate import evaluate, load_evaluation
-from train.probes import Bitext, perturbations, probe, recall, recall_by_length, robustness
+from train.probes import (
+    Bitext,
+    perturbations,
+    probe,
+    probe_words,
+    recall,
+    recall_by_length,
+    robustness,
+)
 from train.results import insert, main_table, mean_score, plot_plane
 from train.tasks import Task, features, measure, read_task
 from train.vectors import VectorCache, hashes
@@ -47,6 +55,12 @@ def test_probes_find_what_the_vectors_say(classes):
     assert probe(classes, encode) == {"linear": 1.0, "knn": 1.0}
     blind = probe(classes, lambda texts: np.ones((len(texts), 4), dtype=np.float32))
     assert blind["linear"] == pytest.approx(0.5)
+
+
+def test_all_words_tell_what_words_can_tell(classes, tmp_path):
+    assert probe_words(classes) == {"linear": 1.0}
+    pairs = Task("p", classes.train, classes.dev, "accuracy", pair="text")
+    assert probe_words(pairs) == {}
 
 
 def test_similarity_is_the_rank_correlation_of_cosines(tmp_path):
