@@ -121,7 +121,7 @@ def test_calls_need_a_model_of_their_task(tagger: Model, reader: Model, model: M
 
 def test_answer_takes_pairs(reader: Model) -> None:
     with pytest.raises(InputError, match=r"texts\[1\]: a string, expected a pair"):
-        reader.answer([("а", "б"), "в"])  # type: ignore[list-item]
+        reader.answer([("а", "б"), "в"])  # type: ignore[list-item]  # wrong on purpose
 
 
 def test_a_graph_of_another_task_is_refused(make_package: Maker) -> None:
