@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,6 +89,16 @@ def _pad(texts: Sequence[tuple[Side, int]], matched: int) -> tuple[Tensor, Tenso
     arrays = (ids, mask, (flags & matched) > 0, groups)
     tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
     return tensors[0], tensors[1], tensors[2], tensors[3]
+
+
+def pad_ids(texts: Sequence[Any], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids [B, L] of texts of pieces, padded at the end, and where they are real [B, L]."""
+    width = max(map(len, texts))
+    ids = np.full((len(texts), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(texts), width), dtype=bool)
+    for row, values in enumerate(texts):
+        ids[row, : len(values)], mask[row, : len(values)] = values, True
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def plan_epoch(

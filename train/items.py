@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from rubert_lite.errors import InputError
 
+from .batches import pad_ids
 from .corpus import is_valid, text_hash
 from .noise import add_typos
 from .pairs import read_lines
@@ -86,14 +87,10 @@ class Items:
     def batch(self, indices: Sequence[int]) -> SentenceBatch:
         """Collect items into a padded batch."""
         texts = [self.ids[self.starts[i] : self.starts[i + 1]] for i in indices]
-        width = max(map(len, texts))
-        ids = np.full((len(texts), width), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(texts), width), dtype=bool)
-        for row, values in enumerate(texts):
-            ids[row, : len(values)], mask[row, : len(values)] = values, True
+        ids, mask = pad_ids(texts, self.pad_id)
         pairs = self.pairs[np.asarray(indices)]
         targets = np.asarray(self.targets[pairs], dtype=np.float32)
-        return SentenceBatch(*map(torch.from_numpy, (ids, mask, targets, pairs)))
+        return SentenceBatch(ids, mask, torch.from_numpy(targets), torch.from_numpy(pairs))
 
 
 def principal_rotation(vectors: NDArray[Any], width: int) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from rubert_lite.errors import InputError
 
+from .batches import pad_ids
 from .corpus import clean_text, text_hash
 from .pairs import held_out_hashes
 from .tasks import Task, read_task
@@ -105,12 +106,8 @@ class LabelledTexts:
     def batch(self, indices: NDArray[Any]) -> LabelBatch:
         """Collect texts into a padded batch."""
         chosen = [self.texts[i] for i in indices]
-        width = max(map(len, chosen))
-        ids = np.full((len(chosen), width), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(chosen), width), dtype=bool)
-        for row, values in enumerate(chosen):
-            ids[row, : len(values)], mask[row, : len(values)] = values, True
-        return LabelBatch(*map(torch.from_numpy, (ids, mask, self.classes[indices])))
+        ids, mask = pad_ids(chosen, self.pad_id)
+        return LabelBatch(ids, mask, torch.from_numpy(self.classes[indices]))
 
 
 class LabelHeads(nn.Module):

@@ -16,6 +16,7 @@ from rubert_lite.errors import InputError
 from rubert_lite.manifest import PIECEWISE
 from rubert_lite.pieces import PieceReader
 
+from .batches import pad_ids
 from .heads import Row
 from .student import encoder_states, hidden_size, load_masked_lm, max_length, mean_of
 
@@ -86,17 +87,13 @@ def open_reader(checkpoint: Path, length: int) -> PieceReader:
 
 def pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ids, mask and token types [B, L], and targets [B, ...]."""
-    width = max(len(r.pieces.ids) for r in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    types = torch.zeros(len(rows), width, dtype=torch.long)
+    ids, mask = pad_ids([r.pieces.ids for r in rows], 0)  # the mask tells, whatever the id
+    types = torch.zeros_like(ids)
     on_pieces = rows[0].target.ndim == 2
     labels = rows[0].target.shape[-1]
-    targets = torch.zeros((len(rows), width, labels) if on_pieces else (len(rows), labels))
+    targets = torch.zeros((*ids.shape, labels) if on_pieces else (len(rows), labels))
     for number, row in enumerate(rows):
         length = len(row.pieces.ids)
-        ids[number, :length] = torch.tensor(row.pieces.ids)
-        mask[number, :length] = True
         types[number, row.pieces.second : length] = 1
         targets[number, : len(row.target)] = torch.from_numpy(row.target)
     return ids, mask, types, targets
