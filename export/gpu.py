@@ -35,7 +35,9 @@ def build_gpu(weights: Weights, *, metadata: Mapping[str, str]) -> onnx.ModelPro
     for index, layer in enumerate(weights.layers):
         hidden = _layer(graph, hidden, lengths, layer, f"layer{index}", weights)
     states = graph.add("Cast", [hidden], to=TensorProto.FLOAT)
-    outputs = finish_outputs(graph, states, _pool(graph, states), weights)
+    outputs = finish_outputs(
+        graph, states, _pool(graph, states, most=len(weights.positions)), weights
+    )
     return graph.finish(inputs, outputs, metadata)
 
 
@@ -49,10 +51,7 @@ def _embed(graph: Graph, weights: Weights, *, typed: bool) -> str:
     positions = weights.positions
     if weights.types is not None and not typed:
         positions = positions + weights.types[0]
-    shape = graph.add("Shape", ["input_ids"], start=1, end=2)
-    zero = graph.constant(np.array([0], np.int64), "zero")
-    first = graph.add("Slice", [_half(graph, positions, "positions"), zero, shape, zero])
-    total = graph.add("Add", [rows, first])
+    total = graph.add("Add", [rows, _first(graph, _half(graph, positions, "positions"))])
     if typed and weights.types is not None:
         kinds = _half(graph, weights.types, "types")
         total = graph.add("Add", [total, graph.add("Gather", [kinds, "token_type_ids"], axis=0)])
@@ -95,12 +94,19 @@ def _join(
     return found
 
 
-def _pool(graph: Graph, states: str) -> str:
-    """Return the mean over the real pieces of each row."""
+def _first(graph: Graph, table: str) -> str:
+    """Return as many rows of a table as a text has pieces."""
     shape = graph.add("Shape", ["input_ids"], start=1, end=2)
-    numbers = [graph.constant(np.array(n, np.int64), f"number{n}") for n in (0, 1)]
-    count = graph.add("Squeeze", [shape])
-    places = graph.add("Range", [numbers[0], count, numbers[1]])
+    zero = graph.constant(np.array([0], np.int64), "zero")
+    found: str = graph.add("Slice", [table, zero, shape, zero])
+    return found
+
+
+def _pool(graph: Graph, states: str, *, most: int) -> str:
+    """Return the mean over the real pieces of each row."""
+    # Cut from a constant: a Range would be made on the CPU, and copies bar CUDA graphs.
+    every = graph.constant(np.arange(most, dtype=np.int64), "places")
+    places = _first(graph, every)
     last = graph.constant(np.array([1], np.int64), "last")
     column = graph.add("Unsqueeze", ["lengths", last])
     real = graph.add("Cast", [graph.add("Less", [places, column])], to=TensorProto.FLOAT)

@@ -6,6 +6,7 @@ weights are in memory once. A process that was forked makes its own session and 
 not survive a fork.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PackageError, ProviderError
+from .replay import Replay, run_options
 
 if TYPE_CHECKING:
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 Device = Literal["cpu", "cuda"]
 _EXTERNAL = b"\x0a\x08location"  # the key of an external data entry, as protobuf writes it
@@ -51,12 +55,12 @@ class Engine:
     def __init__(self, graph: bytes, *, device: Device = "cpu", lanes: int | None = None) -> None:
         """Load a graph; `lanes` is the number of threads, by default the CPUs this process may use.
 
-        Raises ProviderError without onnxruntime or the device, PackageError for an unreadable
-        graph.
+        A GPU has one lane: it takes one batch at a time. Raises ProviderError without onnxruntime
+        or the device, PackageError for an unreadable graph.
         """
         self._graph = graph
         self._device = device
-        self.lanes = lanes or (usable_cpus() if device == "cpu" else 1)
+        self.lanes = (lanes or usable_cpus()) if device == "cpu" else 1
         self._live = _open(graph, device, self.lanes)
         session = self._live.session
         self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
@@ -68,9 +72,19 @@ class Engine:
 
     def run(self, batch: Batch, output: str) -> NDArray[np.float32]:
         """Compute one output for one batch: [rows, width]."""
-        session = self._here().session
+        if self._device == "cpu":
+            return self._compute(batch, output)
+        # A CUDA graph belongs to the thread that recorded it, and nothing may run meanwhile.
+        return self._here().lanes.submit(self._compute, batch, output).result()
+
+    def _compute(self, batch: Batch, output: str) -> NDArray[np.float32]:
+        live = self._here()
+        found = live.replay.run(batch.feeds, output) if live.replay else None
+        if found is not None:
+            return found
+        options = run_options() if live.replay else None
         try:
-            result: NDArray[np.float32] = session.run([output], dict(batch.feeds))[0]
+            result: NDArray[np.float32] = live.session.run([output], dict(batch.feeds), options)[0]
         except Exception as error:  # onnxruntime's own exceptions share no public base class
             shape = batch.feeds["input_ids"].shape
             raise PackageError(f"graph: cannot compute a batch of {shape}: {error}") from error
@@ -122,6 +136,7 @@ class _Live:
     process: int
     session: "onnxruntime.InferenceSession"
     lanes: ThreadPoolExecutor
+    replay: Replay | None  # on a GPU that can record its launches
 
 
 def _open(graph: bytes, device: Device, lanes: int) -> _Live:
@@ -152,8 +167,11 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.path.join(os.devnull, "none")
     )
+    replay = None
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+        if device == "cuda" and provider in session.get_providers():
+            session, replay = _recording(session, graph, options)
     except Exception as error:  # onnxruntime's own exceptions share no public base class
         reason = (
             "its weights are in another file, expected one file" if _EXTERNAL in graph else error
@@ -165,7 +183,22 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
             " silently: check the driver and CUDA libraries, or ask for device='cpu'"
         )
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="rubert-lite")
-    return _Live(os.getpid(), session, pool)
+    return _Live(os.getpid(), session, pool, replay)
+
+
+def _recording(
+    plain: "onnxruntime.InferenceSession", graph: bytes, options: "onnxruntime.SessionOptions"
+) -> tuple["onnxruntime.InferenceSession", Replay | None]:
+    """Return a session that records CUDA graphs; the plain one if this graph cannot be recorded."""
+    import onnxruntime
+
+    providers = [(_PROVIDERS["cuda"], {"enable_cuda_graph": "1"})]
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # such as nodes that the provider leaves to the CPU
+        logger.info("no CUDA graphs, every batch is launched kernel by kernel: %s", error)
+        return plain, None
+    return session, Replay(session, "cuda")
 
 
 def usable_cpus() -> int:

@@ -64,13 +64,14 @@ class TableConfig(Section):
     kind: Literal["scores", "neighbours", "by length", "changed"]
     systems: list[str] = Field(min_length=1)
     retrieval: str = ""  # of `by length` and `changed`
+    reference: str = ""  # of `scores`: a system whose mean the others are a share of
 
 
 class EvaluationConfig(Section):
     """What is judged on what, and where the tables go."""
 
     out: str  # folder of results.json and plane.png
-    plane: list[str] = []  # systems drawn into out/plane.png
+    plane: dict[str, list[str]] = {}  # lines of systems drawn into out/plane.png
     tables: list[TableConfig] = []
     tasks: list[TaskConfig] = []
     retrieval: list[RetrievalConfig] = []
@@ -85,10 +86,13 @@ def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConf
     problems = [f"systems: the name {name!r} stands twice" for name in twice]
     detailed = [r.name for r in config.retrieval if r.details]
     for table in config.tables:
-        unknown = [f"no system {name!r}" for name in table.systems if name not in names]
+        asked = [*table.systems, *([table.reference] if table.reference else [])]
+        unknown = [f"no system {name!r}" for name in asked if name not in names]
         if table.kind in ("by length", "changed") and table.retrieval not in detailed:
             unknown.append(f"retrieval = {table.retrieval!r}: expected one with details = true")
         problems += [f"tables.{table.place}: {what}" for what in unknown]
+    for line, systems in config.plane.items():
+        problems += [f"plane.{line}: no system {name!r}" for name in systems if name not in names]
     if problems:
         raise ConfigError(problems)
     return config
@@ -140,7 +144,7 @@ def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:
         plot_plane(results, config.plane, Path(config.out) / "plane.png")
     for table in config.tables:
         if table.kind == "scores":
-            lines = main_table(results, table.systems)
+            lines = main_table(results, table.systems, table.reference)
         elif table.kind == "neighbours":
             lines = neighbour_table(results, table.systems)
         else:

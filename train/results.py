@@ -29,14 +29,21 @@ def mean_score(found: Mapping[str, Any]) -> float | None:
     return None if None in values else sum(values) / len(values)
 
 
-def main_table(results: Results, systems: Sequence[str]) -> list[str]:
-    """Write a Markdown table of the measures, one system a row."""
+def main_table(results: Results, systems: Sequence[str], reference: str = "") -> list[str]:
+    """Write a Markdown table of the measures, one system a row.
+
+    With `reference`, the last column is the share that a system keeps of its mean score.
+    """
     names = [heading for heading, _ in COLUMNS.values()]
-    rows = [row(["", "MB", "width", "ms", *names, "mean"]), rule(len(names) + 5)]
+    last = ["mean", f"of {reference}"] if reference else ["mean"]
+    rows = [row(["", "MB", "width", "ms", *names, *last]), rule(len(names) + 4 + len(last))]
+    whole = mean_score(_of(results, reference)) if reference else None
     for system in systems:
         found = _of(results, system)
         facts = {**found.get("properties", {}), **found.get("speed", {})}
         cells = [found.get(cell, {}).get(key) for cell, (_, key) in COLUMNS.items()]
+        mean = mean_score(found)
+        share = [f"{mean / whole:.1%}" if mean and whole else ""] if reference else []
         rows.append(
             row(
                 [
@@ -45,7 +52,8 @@ def main_table(results: Results, systems: Sequence[str]) -> list[str]:
                     _number(facts.get("width"), 0),
                     _number(facts.get("ms"), 2),
                     *(_number(value, 3) for value in cells),
-                    _number(mean_score(found), 3),
+                    _number(mean, 3),
+                    *share,
                 ]
             )
         )
@@ -116,29 +124,56 @@ def insert(path: Path, name: str, lines: Sequence[str]) -> None:
     path.write_text(before + start + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
-def plot_plane(results: Results, systems: Sequence[str], out: Path) -> None:
-    """Draw mean score against time a text, with areas as megabytes, into a PNG."""
+def plot_plane(results: Results, lines: Mapping[str, Sequence[str]], out: Path) -> None:
+    """Draw mean score against time a text, with areas as megabytes, into a PNG.
+
+    `lines` are systems that belong together, such as vocabularies of one shape: joined, one colour.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for system in systems:
-        found = _of(results, system)
-        score, ms = mean_score(found), found.get("speed", {}).get("ms")
-        if score is None or ms is None:
-            continue
-        megabytes = found["properties"].get("mb", 1.0)
-        axes.scatter(ms, score, s=40 * megabytes, alpha=0.5, edgecolors="black", linewidths=0.5)
-        label = f"{system} ({megabytes:.1f} MB)"
-        axes.annotate(label, (ms, score), xytext=(7, 5), textcoords="offset points", fontsize=8)
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    labelled: set[str] = set()
+    for number, (line, systems) in enumerate(lines.items()):
+        points = [point for system in systems if (point := _point(results, system))]
+        points.sort()
+        colour = f"C{number}"
+        axes.plot(
+            [p[0] for p in points],
+            [p[1] for p in points],
+            color=colour,
+            lw=1,
+            alpha=0.6,
+            label=line,
+        )
+        for ms, score, megabytes, system in points:
+            axes.scatter(
+                ms, score, s=40 * megabytes, alpha=0.4, color=colour, edgecolors="black", lw=0.5
+            )
+            if system not in labelled:
+                label = f"{system} ({megabytes:.1f} MB)"
+                axes.annotate(
+                    label, (ms, score), xytext=(7, 5), textcoords="offset points", fontsize=8
+                )
+            labelled.add(system)
     axes.set(
         xlabel="milliseconds a text, one thread",
         ylabel="mean score",
         title="Quality, speed and size (area: megabytes)",
     )
+    axes.legend(fontsize=8, loc="lower right")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=110)
     pyplot.close(figure)
+
+
+def _point(results: Results, system: str) -> tuple[float, float, float, str] | None:
+    """Return milliseconds, mean score, megabytes and name; None while one is missing."""
+    found = _of(results, system)
+    score, ms = mean_score(found), found.get("speed", {}).get("ms")
+    if score is None or ms is None:
+        return None
+    return ms, score, found["properties"].get("mb", 1.0), system

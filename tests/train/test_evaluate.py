@@ -16,7 +16,7 @@ from train.probes import (
     recall_by_length,
     robustness,
 )
-from train.results import insert, main_table, mean_score, plot_plane
+from train.results import COLUMNS, insert, main_table, mean_score, plot_plane
 from train.tasks import Task, features, measure, read_task
 from train.vectors import VectorCache, hashes
 
@@ -226,6 +226,9 @@ def test_configurations_are_checked(configured):
     with pytest.raises(ConfigError) as error:
         load_evaluation(configured)
     assert len(error.value.problems) == 2
+    configured.write_text(text + '[plane]\nshapes = ["y"]\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"plane\.shapes: no system 'y'"):
+        load_evaluation(configured)
     configured.write_text(text.replace("metric", "metrik"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"metrik: unknown key; did you mean 'metric'\?"):
         load_evaluation(configured)
@@ -243,14 +246,25 @@ def test_tables_say_what_is_missing(tmp_path):
         insert(tmp_path / "R.md", "results", ["x"])
 
 
+def scored(value, ms):
+    cells = {cell: {key: value} for cell, (_, key) in COLUMNS.items()}
+    return {**cells, "properties": {"mb": 7.0}, "speed": {"ms": ms}}
+
+
+def test_shares_are_of_the_mean_of_the_reference():
+    results = {"half": scored(0.4, 0.1), "whole": scored(0.5, 0.4), "none": {}}
+    rows = main_table(results, ["half", "whole", "none"], "whole")
+    assert [row.split(" | ")[-1] for row in rows[2:]] == ["80.0% |", "100.0% |", " |"]
+    assert rows[0].endswith("| mean | of whole |") and rows[0].count("|") == rows[1].count("|")
+    with pytest.raises(InputError, match="no system 'absent'"):
+        main_table(results, ["half"], "absent")
+
+
 def test_the_plane_is_drawn(tmp_path):
-    cells = {c: {k: 0.5} for c, (_, k) in module_columns().items()}
-    results = {"a": {**cells, "properties": {"mb": 7.0}, "speed": {"ms": 0.4}}}
-    plot_plane(results, ["a"], tmp_path / "plane.png")
-    assert (tmp_path / "plane.png").stat().st_size > 5000
-
-
-def module_columns():
-    from train.results import COLUMNS
-
-    return COLUMNS
+    results = {"a": scored(0.5, 0.4), "b": scored(0.6, 0.8), "no time": scored(0.5, None)}
+    plot_plane(
+        results, {"shapes": ["a", "no time"], "vocabularies": ["b", "a"]}, tmp_path / "p.png"
+    )
+    assert (tmp_path / "p.png").stat().st_size > 5000
+    with pytest.raises(InputError, match="no system 'c'"):
+        plot_plane(results, {"shapes": ["c"]}, tmp_path / "p.png")
