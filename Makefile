@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROFILE ?= cpu
 DEV := cpu,train,export,serve,dev
 
-.PHONY: run lint test test-slow toy bench roofline soak loadtest loadtest-peers openapi build clean
+.PHONY: run lint test test-slow toy bench gpu roofline soak loadtest loadtest-peers openapi build clean
 
 run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
 	$(BIN)/python examples/first_steps.py
@@ -34,6 +34,9 @@ loadtest-peers: $(VENV)/.dev $(VENV)-load/.done $(VENV)-peers/.done  ## our serv
 
 bench: $(VENV)/.dev $(VENV)-bench/.done  ## ours and the peers: one table, one plot, runs/bench/*.json
 	$(BIN)/python loadtest/bench.py --python $(VENV)-bench/bin/python
+
+gpu: $(VENV)-gpu/.done $(VENV)-load/.done  ## what needs a GPU: tests, benchmark, load test
+	loadtest/gpu
 
 roofline: $(VENV)/.dev  ## what the machine could do, and how far the int8 graph is from it
 	$(BIN)/python loadtest/roofline.py
@@ -65,6 +68,12 @@ $(VENV)-load/.done: constraints.txt
 $(VENV)-peers/.done:
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet "torch==2.13.0" "infinity-emb[server,torch,optimum]==0.0.78" fastapi uvicorn
+	touch $@
+
+# onnxruntime-gpu and onnxruntime are one module: an environment of its own, with the torch of CUDA.
+$(VENV)-gpu/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet -e ".[gpu,train,export,serve,dev]" sentence-transformers
 	touch $@
 
 # Peers that our own environment has no use for.

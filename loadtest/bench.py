@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from bench_list import ENGINES, Engine
+from bench_list import BASELINES, ENGINES, Engine
 from bench_model import make_model
 from bench_report import plot, table
 from texts import make_texts
@@ -62,7 +62,7 @@ class Process:
         words = [python, str(_HERE / "bench_engines.py"), engine.kind, str(folder)]
         complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop()
         child = subprocess.Popen(
-            [*words, str(threads), engine.option],
+            [*words, str(threads), engine.option, engine.device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -132,19 +132,21 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def measure(folder: Path, out: Path, pythons: Sequence[str], *, quick: bool) -> dict[str, Any]:
+def measure(
+    folder: Path, out: Path, engines: Sequence[Engine], pythons: Sequence[str], *, quick: bool
+) -> dict[str, Any]:
     """Run everything on one model directory."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     works = make_work(tokenizer, quick=quick)
-    path = out / f"{folder.name}.json"
+    path = out / "partial.json"
     found: dict[str, Any] = {"engines": {}, "left out": {}}
-    homes = {e.label: home_of(e, pythons) for e in ENGINES}
+    homes = {e.label: home_of(e, pythons) for e in engines}
     for label, home in homes.items():
         if home is None:
             found["left out"][label] = "its package is not installed in any environment"
     for threads in sorted({w.threads for w in works}):
         running = []
-        for engine in ENGINES:
+        for engine in engines:
             home = homes[engine.label]
             if home is None or engine.label in found["left out"]:
                 continue
@@ -223,21 +225,25 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=Path, help="tokenizer.json of another size")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--python", action="append", default=[], help="interpreters with peers")
+    parser.add_argument("--device", choices=list(ENGINES), default="cpu")
     parser.add_argument("--quick", action="store_true", help="a fifth of the texts")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = arguments.vocabulary.parent.name if arguments.vocabulary else arguments.package.name
     folder = make_model(arguments.package, arguments.out / name, vocabulary=arguments.vocabulary)
     pythons = [sys.executable, *arguments.python]
-    found = measure(folder, arguments.out, pythons, quick=arguments.quick)
+    device = arguments.device
+    found = measure(folder, arguments.out, ENGINES[device], pythons, quick=arguments.quick)
     found["machine"] = {
         "cpu": _processor(),
         "cpus": usable_cpus(),
+        "gpu": _graphics(),
         "python": platform.python_version(),
     }
-    (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    plot(found, arguments.out / f"{name}.png")
-    print("\n".join(table(found)))
+    file = arguments.out / (name if device == "cpu" else f"{name}-{device}")
+    (file.with_suffix(".json")).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    plot(found, file.with_suffix(".png"))
+    print("\n".join(table(found, BASELINES[device])))
     for label, reason in found["left out"].items():
         print(f"left out: {label}: {reason}", file=sys.stderr)
     return 0
@@ -248,6 +254,14 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def _graphics() -> str | None:
+    words = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ class Engine:
     option: str
     needs: str = ""  # module that its environment must have
     files: tuple[str, ...] = ()  # what it loads, for the bytes on disk
+    device: str = "cpu"
     only: tuple[str, ...] = ()  # beginnings of the names of its workloads; empty: all
 
     def does(self, work: str) -> bool:
@@ -19,7 +20,7 @@ class Engine:
         return not self.only or work.startswith(self.only)
 
 
-ENGINES = (
+CPU_ENGINES = (
     Engine(
         "rubert_lite int8-static",
         "rubert_lite",
@@ -70,8 +71,41 @@ ENGINES = (
         "teacher",
         "float32",
         "torch",
-        (),
-        ("one text", "512 pieces, batch 1"),
+        only=("one text", "512 pieces, batch 1"),
     ),
     Engine("static (floor)", "static", "-", "", ("tokenizer.json",)),
 )
+
+CUDA_ENGINES = (
+    Engine(
+        "rubert_lite fp16, CUDA",
+        "rubert_lite",
+        "fp16",
+        "onnxruntime",
+        ("fast.fp16.onnx", "tokenizer.json"),
+        "cuda",
+    ),
+    Engine("transformers fp32, CUDA", "transformers", "float32", "torch", device="cuda"),
+    Engine("transformers fp16, CUDA", "transformers", "float16", "torch", device="cuda"),
+    Engine(
+        "sentence-transformers fp16, CUDA",
+        "sentence_transformers",
+        "torch/float16",
+        "sentence_transformers",
+        device="cuda",
+    ),
+    Engine(
+        "optimum ORT fp32, CUDA",
+        "optimum",
+        "model.onnx",
+        "optimum",
+        ("onnx/model.onnx",),
+        "cuda",
+    ),
+    Engine(
+        "12 x 768 teacher, transformers fp16, CUDA", "teacher", "float16", "torch", device="cuda"
+    ),
+    Engine("rubert_lite int8, CPU", "rubert_lite", "int8", "", ("fast.int8.onnx",)),
+)
+ENGINES = {"cpu": CPU_ENGINES, "cuda": CUDA_ENGINES}
+BASELINES = {"cpu": "transformers fp32", "cuda": "transformers fp32, CUDA"}

@@ -30,7 +30,7 @@ def make_model(package: Path, out: Path, *, vocabulary: Path | None = None) -> P
     shutil.copyfile(source, checkpoint / "tokenizer.json")
     texts = out.with_name(f"{out.name}-texts.txt")  # static scales come from them
     texts.write_text("\n".join(islice(make_texts(0), 400)) + "\n", encoding="utf-8")
-    variants = "int8-static,int8,fp32,int8-turbo,portable,safetensors"
+    variants = "int8-static,int8,fp32,fp16,int8-turbo,portable,safetensors"
     words = [sys.executable, "-m", "export", str(checkpoint), "--to", str(out)]
     subprocess.run([*words, "--variants", variants, "--texts", str(texts)], check=True)
     # What optimum and sentence-transformers call int8: dynamic, a scale for each output.

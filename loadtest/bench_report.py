@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 
-def table(found: dict[str, Any], baseline: str = "transformers fp32") -> list[str]:
+def table(found: dict[str, Any], baseline: str) -> list[str]:
     """Write the Markdown table: milliseconds a text, and how many times the baseline's speed."""
     rows = found["engines"]
     names = list(dict.fromkeys(w for row in rows.values() for w in row["work"]))

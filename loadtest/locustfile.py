@@ -2,7 +2,8 @@
 
     locust -f loadtest/locustfile.py --headless --host http://127.0.0.1:8000
 
-Environment: LOADTEST_PROFILE (a TOML file), LOADTEST_OUT (a folder). Every latency is measured from
+Environment: LOADTEST_PROFILE (a TOML file), LOADTEST_OUT (a folder), LOADTEST_PID (the server's
+process, whose memory is watched). Every latency is measured from
 the intended start of its request: a server that stalls is charged for the requests that it kept
 from starting (coordinated omission). Locust's own users wait for answers; here one user deals out
 arrivals and greenlets carry them.
@@ -22,8 +23,9 @@ import gevent
 from gevent.pool import Pool
 from geventhttpclient import HTTPClient
 from locust import LoadTestShape, User, constant, events, task
+from memory import Memory
 from plan import load_profile
-from report import Sample, judge, summarize, write_report
+from report import Sample, judge, knee, summarize, write_report
 from texts import make_texts
 
 _HERE = Path(__file__).parent
@@ -35,6 +37,7 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PHASES = ("tokenization", "queue", "inference", "total")
 _WAITING = 20_000  # requests under way at once; more: the load generator gives up
 samples: list[Sample] = []
+memory = Memory(int(os.environ.get("LOADTEST_PID", "0")))
 
 
 class Shape(LoadTestShape):
@@ -71,10 +74,15 @@ class Arrivals(User):
     def run_profile(self) -> None:
         """Send every request of the profile, then wait for the last answers."""
         kinds, shares = list(PROFILE.mix), list(PROFILE.mix.values())
+        watch = gevent.spawn(memory.watch)
         began = time.perf_counter()
-        due = 0.0
+        due, found = 0.0, 0.0
         while due < PROFILE.seconds:
-            rate = PROFILE.rate(due)
+            if not found and PROFILE.needs_knee(due):
+                found = knee(samples)
+                if not found:
+                    raise RuntimeError("no rate was kept up with: there is no knee to multiply")
+            rate = PROFILE.rate(due, found)
             if rate <= 0:
                 due += 0.1
                 continue
@@ -84,6 +92,7 @@ class Arrivals(User):
             kind = self.chance.choices(kinds, shares)[0]
             self.pool.spawn(self._ask, kind, began, due)
         self.pool.join(timeout=60)
+        watch.kill()
         gevent.sleep(60)  # the shape ends the run
 
     def _take(self, count: int) -> list[str]:
@@ -141,6 +150,9 @@ def finish(environment: Any, **kwargs: Any) -> None:
         writer.writerow(Sample._fields)
         writer.writerows(samples)
     table = summarize(samples, PROFILE)
-    breaches = judge(table, PROFILE)
+    breaches = judge(table, PROFILE, knee=knee(samples), growth=memory.growth)
     print(write_report(samples, table, breaches, PROFILE, OUT))
+    if memory.megabytes:
+        memory.plot(OUT / "memory.png")
+        print(memory.text)
     environment.process_exit_code = 1 if breaches else 0

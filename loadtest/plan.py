@@ -16,6 +16,7 @@ class Stage:
     seconds: float
     start: float  # requests a second
     end: float
+    in_knees: bool = False  # rates are multiples of the knee that the stages before it showed
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Limit:
     p99: float | None = None
     failures: float | None = None  # share of requests, 429 not counted
     refused: float | None = None  # share of requests answered 429
-    goodput: float | None = None  # answers (200) a second
+    goodput: float | None = None  # least answers (200) a second
+    goodput_knees: float | None = None  # the same as a share of the knee
+    p99_to_p50: float | None = None  # how many times the median the 99th percentile may be
+    refused_p99: float | None = None  # of the answers 429
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,32 @@ class Profile:
     seed: int = 1
     connections: int = 64
     encoding: str = "base64"  # of vectors in answers
+    memory_growth: float | None = None  # of the server, from a tenth of the time to the end
 
-    def rate(self, second: float) -> float:
+    def rate(self, second: float, knee: float = 0.0) -> float:
         """Return the rate at a time since the start, 0 after the end."""
-        for stage in self.stages:
-            if second < stage.seconds:
-                return stage.start + (stage.end - stage.start) * second / stage.seconds
-            second -= stage.seconds
-        return 0.0
+        stage, past = self._at(second)
+        if stage is None:
+            return 0.0
+        rate = stage.start + (stage.end - stage.start) * past / stage.seconds
+        return rate * knee if stage.in_knees else rate
 
     def stage(self, second: float) -> str:
         """Name the stage at a time since the start."""
+        stage, _ = self._at(second)
+        return stage.name if stage else ""
+
+    def needs_knee(self, second: float) -> bool:
+        """Whether the rate at a time since the start is a multiple of the knee."""
+        stage, _ = self._at(second)
+        return stage is not None and stage.in_knees
+
+    def _at(self, second: float) -> tuple[Stage | None, float]:
         for stage in self.stages:
             if second < stage.seconds:
-                return stage.name
+                return stage, second
             second -= stage.seconds
-        return ""
+        return None, 0.0
 
     @property
     def seconds(self) -> float:
@@ -89,6 +103,8 @@ def load_profile(path: Path) -> Profile:
         ]
         if not stages:
             problems.append("stages: none")
+        elif stages[0] is not None and stages[0].in_knees:
+            problems.append("stages[0]: in_knees, but no stage before it shows a knee")
     if problems:
         raise ValueError(f"{path}: " + "; ".join(problems))
     assert isinstance(profile, Profile)

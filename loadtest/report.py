@@ -40,9 +40,12 @@ _COLUMNS = (
     "p95",
     "p99",
     "server p50",
+    "lag p99",
     "refused",
+    "429 p99",
     "failures",
 )
+_PROMISES = (25, 50, 100, 250)  # ms that 99 of 100 requests keep: rates at equal p99
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -75,7 +78,8 @@ def _row(stage: str, kind: str, samples: Sequence[Sample], seconds: float) -> Ro
     answered = [s for s in samples if s.status == 200]
     times = np.array([1000 * (s.ended - s.due) for s in answered]) if answered else np.array([0.0])
     count = max(len(samples), 1)
-    refused = sum(s.status == 429 for s in samples)
+    refused = [1000 * (s.ended - s.due) for s in samples if s.status == 429]
+    lags = [1000 * (s.started - s.due) for s in samples] or [0.0]
     return {
         "stage": stage,
         "kind": kind,
@@ -86,44 +90,70 @@ def _row(stage: str, kind: str, samples: Sequence[Sample], seconds: float) -> Ro
         "p95": float(np.percentile(times, 95)),
         "p99": float(np.percentile(times, 99)),
         "server p50": float(np.median([s.total for s in answered])) if answered else 0.0,
-        "refused": refused / count,
+        "lag p99": float(np.percentile(lags, 99)),  # the generator's own, inside the latencies
+        "refused": len(refused) / count,
+        "429 p99": float(np.percentile(refused, 99)) if refused else 0.0,
         "failures": sum(s.status not in (200, 429) for s in samples) / count,
     }
 
 
-def judge(table: Sequence[Row], profile: Profile) -> list[str]:
-    """Name every limit that was not kept."""
+def judge(
+    table: Sequence[Row], profile: Profile, *, knee: float = 0.0, growth: float | None = None
+) -> list[str]:
+    """Name every limit that was not kept; `growth` is that of the server's memory."""
     found = {(row["stage"], row["kind"]): row for row in table}
     breaches = []
     for limit in profile.limits:
         row = found[limit.stage, limit.kind]
-        breaches += _breaches(limit, row)
+        breaches += _breaches(limit, row, knee)
+    if profile.memory_growth is not None:
+        if growth is None:
+            breaches.append("memory: not measured: LOADTEST_PID names the server's process")
+        elif growth > profile.memory_growth:
+            breaches.append(f"memory: grew by {growth:.1%}, at most {profile.memory_growth:.1%}")
     return breaches
 
 
-def _breaches(limit: Limit, row: Row) -> list[str]:
+def _breaches(limit: Limit, row: Row, knee: float) -> list[str]:
     where = f"{limit.stage} {limit.kind or 'all'}"
     told = []
-    for name in ("p50", "p95", "p99", "failures", "refused"):
-        most = getattr(limit, name)
-        if most is not None and row[name] > most:
-            told.append(f"{where}: {name} {row[name]:.4g}, at most {most:g}")
-    if limit.goodput is not None and row["goodput"] < limit.goodput:
-        told.append(f"{where}: goodput {row['goodput']:.4g}/s, at least {limit.goodput:g}/s")
+    most: dict[str, tuple[float | None, float]] = {
+        "p50": (limit.p50, row["p50"]),
+        "p95": (limit.p95, row["p95"]),
+        "p99": (limit.p99, row["p99"]),
+        "p99 to p50": (limit.p99_to_p50, row["p99"] / max(row["p50"], 1e-9)),
+        "429 p99": (limit.refused_p99, row["429 p99"]),
+        "failures": (limit.failures, row["failures"]),
+        "refused": (limit.refused, row["refused"]),
+    }
+    for name, (limited, value) in most.items():
+        if limited is not None and value > limited:
+            told.append(f"{where}: {name} {value:.4g}, at most {limited:g}")
+    least = [limit.goodput]
+    if limit.goodput_knees is not None:
+        least.append(limit.goodput_knees * knee)
+    for rate in least:
+        if rate is not None and row["goodput"] < rate:
+            told.append(f"{where}: goodput {row['goodput']:.4g}/s, at least {rate:.4g}/s")
     if not row["sent"]:
         told.append(f"{where}: no requests were sent")
     return told
 
 
-def knee(samples: Sequence[Sample], *, width: float = 2.0, kept: float = 0.98) -> float:
-    """Return the highest goodput of a stretch of `width` seconds that kept up with its arrivals."""
+def knee(
+    samples: Sequence[Sample], *, width: float = 2.0, kept: float = 0.98, within: float = 0.25
+) -> float:
+    """Return the highest goodput of a stretch of `width` seconds that kept up with its arrivals.
+
+    That is: a share `kept` of them was answered within `within` seconds of the intended start.
+    """
     best = 0.0
     if not samples:
         return best
     last = max(s.due for s in samples)
     for start in np.arange(0, last, width):
         inside = [s for s in samples if start <= s.due < start + width]
-        good = [s for s in inside if s.status == 200 and s.ended - s.due < 0.25]
+        good = [s for s in inside if s.status == 200 and s.ended - s.due < within]
         if inside and len(good) >= kept * len(inside):
             best = max(best, len(good) / width)
     return best
@@ -160,9 +190,10 @@ def write_report(
     """Write summary.json, latency.png, histogram.png and report.html; return the table as text."""
     _plot_time(samples, profile, out / "latency.png")
     _plot_histogram(samples, out / "histogram.png")
-    data = {
+    data: dict[str, Any] = {
         "profile": profile.name,
         "knee": knee(samples),
+        "rate at p99": {f"{ms} ms": knee(samples, kept=0.99, within=ms / 1000) for ms in _PROMISES},
         "table": list(table),
         "breaches": list(breaches),
     }
@@ -176,7 +207,8 @@ def write_report(
         "<img src=latency.png alt=latency><img src=histogram.png alt=histogram>"
     )
     (out / "report.html").write_text(page, encoding="utf-8")
-    return f"{text}\nknee: {data['knee']:.0f} requests/s\n{verdict}"
+    rates = ", ".join(f"{rate:.0f}/s at {ms}" for ms, rate in data["rate at p99"].items())
+    return f"{text}\nknee: {data['knee']:.0f} requests/s; p99 kept: {rates}\n{verdict}"
 
 
 def _plot_time(samples: Sequence[Sample], profile: Profile, path: Path) -> None:
