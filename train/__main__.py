@@ -13,7 +13,8 @@ from .config import load_config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run stages of a training line; return the exit status."""
-    from .compare import compare, load_comparison
+    from .compare import compare, compare_at_once
+    from .compared import load_comparison
     from .evaluate import evaluate, load_evaluation
     from .folders import Line
     from .line import STAGES, run_line
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="compare: this student"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="compare: students at once (default 1)"
+    )
     parser.add_argument("--check", action="store_true", help="check the configuration and stop")
     parser.add_argument("--force", action="store_true", help="make stages again that differ")
     arguments = parser.parse_args(argv)
@@ -54,7 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.stage == "compare":
             compared = load_comparison(arguments.config, arguments.set)
-            if not arguments.check:
+            if arguments.check:
+                return 0
+            if arguments.jobs > 1:
+                compare_at_once(
+                    compared,
+                    _again(arguments),
+                    jobs=arguments.jobs,
+                    only=arguments.only,
+                    force=arguments.force,
+                )
+            else:
                 compare(compared, only=arguments.only, force=arguments.force)
             return 0
         line = Line(load_config(arguments.config, arguments.set), arguments.force)
@@ -76,6 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rubert-lite train: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def _again(arguments: argparse.Namespace) -> list[str]:
+    """Return the command of a process that does what this one was asked, but for the students."""
+    package = __package__ or "train"  # of a checkout, or inside the installed one
+    words = [sys.executable, "-m", package, "compare", "--config", str(arguments.config)]
+    for override in arguments.set:
+        words += ["--set", override]
+    return [*words, *(["--force"] if arguments.force else [])]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from rubert_lite.errors import ConfigError
+from rubert_lite.errors import ConfigError, RubertLiteError
 from train import compare as module
-from train.compare import compare, load_comparison
+from train.compare import compare, compare_at_once
+from train.compared import load_comparison
 from train.comparison import comparison_table, kept_shares, plot_comparison
 
 WORDS = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
@@ -199,6 +201,23 @@ def test_mistakes_are_told_before_anything_runs(config, tmp_path, old, new, mess
     (tmp_path / "c.toml").write_text(COMPARISON.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_comparison(tmp_path / "c.toml")
+
+
+def test_several_students_at_once_fill_the_same_table(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    command = [sys.executable, "-m", "train", "compare", "--config", "c.toml"]
+    compare_at_once(config, command, jobs=2)
+    found = json.loads(Path("results.json").read_text())
+    assert {n: sorted(r["seeds"]) for n, r in found.items()} == {
+        "teacher": ["42"], "match": ["1", "2"], "not trained": ["42"]
+    }  # fmt: skip
+    table = Path("README.md").read_text()
+    assert "| match |" in table and "| not trained |" in table
+    broken = [*command, "--set", "line='none.toml'"]
+    with pytest.raises(RubertLiteError, match="these students failed: match"):
+        compare_at_once(config, broken, jobs=2, only=["match"])
+    with pytest.raises(ConfigError, match="--only x: no such student"):
+        compare_at_once(config, command, jobs=2, only=["x"])
 
 
 def test_an_unknown_student_is_told(config):

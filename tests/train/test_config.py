@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rubert_lite.errors import ConfigError
-from train.compare import CompareConfig
+from train.compared import CompareConfig
 from train.config import load_config
 from train.evaluate import EvaluationConfig
 from train.line import STAGES

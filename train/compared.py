@@ -1,0 +1,105 @@
+"""What a comparison compares: students, tasks, and the training line of each row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from rubert_lite.errors import ConfigError
+
+from .config import FinetuneConfig, load_config
+from .folders import Line
+from .heads import SCORES
+from .section import Section, explain, load_section, merge
+
+
+class ComparedTask(FinetuneConfig):
+    """A task of the comparison: how students are tuned on it, and which dev score is told."""
+
+    score: str  # e.g. weighted_f1
+    heading: str = ""  # of its column
+
+
+class ComparedStudent(Section):
+    """A row of the table: a training line with changes, or another line as it stands."""
+
+    name: str
+    line: str = ""  # TOML of a line that is taken as it stands, in its own folder: the teacher's
+    set: dict[str, Any] = {}  # changes of the common line, table by table
+    seeds: list[int] = Field([42], min_length=1)  # of distillation and tuning together
+    tasks: list[str] = []  # names; default: all
+    soft: bool = False  # tuned on the probabilities of the first row's tuned model, not on labels
+    # Steps of distillation on a task's texts before it is tuned, from the first row's tuned model
+    words: int = Field(0, ge=0)
+    keep: bool = False  # tuned models stay on disk
+
+
+class CompareConfig(Section):
+    """What is compared on what; the first student is the teacher, whose scores are 100%."""
+
+    line: str  # TOML of the training line that students change
+    run: str  # folder of the students' runs
+    results: str  # json file
+    table: str = ""  # Markdown file, between `<!-- comparison -->` and `<!-- /comparison -->`
+    plot: str = ""  # png
+    tuning: dict[str, Any] = {}  # of all tasks, unless they say otherwise
+    students: list[ComparedStudent] = Field(min_length=1)
+    tasks: list[ComparedTask] = Field(min_length=1)
+
+
+def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
+    """Read and check the TOML file of a comparison, and every line in it."""
+    config: CompareConfig = load_section(CompareConfig, path, overrides)
+    problems = []
+    for kind, names in (
+        ("students", [s.name for s in config.students]),
+        ("tasks", [t.name for t in config.tasks]),
+    ):
+        problems += [
+            f"{kind}: {n!r} stands twice" for n in {n for n in names if names.count(n) > 1}
+        ]
+    try:
+        config = config.model_copy(update={"tasks": [_tuned(config, t) for t in config.tasks]})
+    except ValidationError as error:
+        problems += [f"tuning.{explain(e, ComparedTask)}" for e in error.errors()]
+    for task in config.tasks:
+        scores = SCORES[task.task]
+        problems += [
+            f"tasks.{task.name}: {key} = {value!r}, expected one of {', '.join(scores)}"
+            for key, value in (("score", task.score), ("metric", task.metric or task.score))
+            if value not in scores
+        ]
+    known = {t.name for t in config.tasks}
+    for student in config.students:
+        problems += [f"{student.name}: no task {t!r}" for t in student.tasks if t not in known]
+        if student.line and student.set:
+            problems.append(f"{student.name}: line and set exclude each other")
+        try:
+            line_of(config, student, student.seeds[0])
+        except ConfigError as error:
+            problems.append(f"{student.name}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _tuned(config: CompareConfig, task: ComparedTask) -> ComparedTask:
+    """Fill in what all tasks have in common."""
+    return ComparedTask.model_validate(config.tuning | task.model_dump(exclude_unset=True))
+
+
+def tasks_of(config: CompareConfig, student: ComparedStudent) -> list[ComparedTask]:
+    """Return the tasks of a student."""
+    return [t for t in config.tasks if not student.tasks or t.name in student.tasks]
+
+
+def line_of(
+    config: CompareConfig, student: ComparedStudent, seed: int, *, force: bool = False
+) -> Line:
+    """Return the training line of a student and seed."""
+    if student.line:
+        return Line(load_config(Path(student.line)), force)
+    folder = f"{config.run}/{student.name.replace(' ', '-')}-{seed}"
+    changes = merge(student.set, {"run": folder, "distil": {"seed": seed}})
+    return Line(load_config(Path(config.line), changes=changes), force)

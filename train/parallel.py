@@ -1,0 +1,49 @@
+"""Compute the rows of a comparison in several processes at once.
+
+Small students do not fill the cores: on two of them, two processes of one thread each trained 1.8
+times what a process of one thread did, and a process of two threads 1.45 times.
+"""
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from rubert_lite.errors import RubertLiteError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from a file while it is read, changed and written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run_rows(command: Sequence[str], rows: Sequence[str], *, jobs: int) -> None:
+    """Run `command --only ROW` for every row, `jobs` at a time, each with its share of the threads.
+
+    What the processes say goes to standard error. RubertLiteError names the rows that failed, after
+    all have run.
+    """
+    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+    def run(row: str) -> str:
+        logger.info("%s: begins", row)
+        done = subprocess.run([*command, "--only", row], env=environment, stdout=sys.stderr)
+        logger.info("%s: %s", row, "failed" if done.returncode else "done")
+        return row if done.returncode else ""
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [row for row in pool.map(run, rows) if row]
+    if failed:
+        raise RubertLiteError(f"compare: these students failed: {', '.join(failed)}")
