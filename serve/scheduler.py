@@ -11,6 +11,7 @@
 import asyncio
 import heapq
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -28,11 +29,11 @@ from rubert_lite.model import Output
 from rubert_lite.pieces import Pieces
 
 from .faults import Overloaded, TooLarge, Unavailable
+from .pace import Pace
 
 logger = logging.getLogger(__name__)
 
 _START_RATE = 20_000.0  # pieces a second and lane, until it is measured
-_SMOOTHING = 0.05
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,21 @@ class Scheduler:
         *,
         lanes: int,
         max_queue_tokens: int,
+        max_queue_seconds: float = math.inf,
         on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None,
     ) -> None:
-        """Start the lanes; `on_batch` is told texts, pieces and seconds of every batch."""
+        """Start the lanes; `on_batch` is told texts, pieces and seconds of every batch.
+
+        The line may hold `max_queue_tokens` pieces, and as many as take `max_queue_seconds`.
+        """
         self._limit = max_queue_tokens
+        self._patience = max_queue_seconds
         self._on_batch = on_batch
         self._line = _Line()
         self._flying: dict[tuple[Any, ...], _Job] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._rate = _START_RATE
+        self._pace = Pace(_START_RATE * lanes)
         self._lanes = [
             threading.Thread(target=self._work, name=f"lane-{i}", daemon=True) for i in range(lanes)
         ]
@@ -166,14 +172,7 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise Unavailable("the server is stopping: ask another one")
-            waiting = self._line.tokens
-            if waiting and waiting + cost > self._limit:
-                seconds = (waiting + cost - self._limit) / (self._rate * len(self._lanes))
-                raise Overloaded(
-                    f"{waiting} pieces are waiting, and these {cost} would be more than"
-                    f" {self._limit}: come again later",
-                    seconds,
-                )
+            self._admit(cost)
             self._enter(ticket, model, texts, output)
         try:
             async with asyncio.timeout(timeout):
@@ -185,6 +184,23 @@ class Scheduler:
         done = time.perf_counter()
         rows = np.stack([row for row in ticket.rows if row is not None])
         return Computed(rows, ticket.started - ticket.submitted, done - ticket.started)
+
+    def _admit(self, cost: int) -> None:
+        """Raise Overloaded if the line is too long already, in pieces or in time.
+
+        A line of a few seconds is worse than none: who waits gives up and asks again.
+        """
+        waiting, rate = self._line.tokens, self._pace.rate
+        most = min(self._limit, self._patience * rate)
+        beyond: float = waiting + cost - self._limit if waiting else 0
+        if waiting > most:
+            beyond = max(beyond, waiting - most)
+        if beyond > 0:
+            raise Overloaded(
+                f"{waiting} pieces are waiting, which takes {waiting / rate:.1f} s: come again"
+                " later",
+                beyond / rate,
+            )
 
     def _enter(
         self, ticket: _Ticket, model: Model, texts: Sequence[Pieces], output: Output
@@ -226,19 +242,17 @@ class Scheduler:
             except Exception as problem:  # whatever it is, a request waits for an answer
                 logger.exception("a batch failed")
                 error = problem
-            self._note(batch, time.perf_counter() - started)
             self._finish(batch, rows, error)
-
-    def _note(self, batch: Sequence[_Job], seconds: float) -> None:
-        tokens = len(batch) * len(batch[0].text.ids)
-        self._rate += _SMOOTHING * (tokens / max(seconds, 1e-6) - self._rate)
-        self._on_batch(len(batch), tokens, seconds)
+            tokens = len(batch) * len(batch[0].text.ids)
+            self._on_batch(len(batch), tokens, time.perf_counter() - started)
 
     def _finish(
         self, batch: Sequence[_Job], rows: NDArray[np.float32] | None, error: Exception | None
     ) -> None:
         ready: list[_Ticket] = []
+        tokens = len(batch) * len(batch[0].text.ids)
         with self._changed:
+            self._pace.note(tokens, time.perf_counter(), waiting=bool(self._line.tokens))
             for number, job in enumerate(batch):
                 del self._flying[job.key]
                 for ticket, place in job.waiters:

@@ -48,6 +48,7 @@ class Service:
         self.scheduler = Scheduler(
             lanes=settings.lanes or model.lanes,
             max_queue_tokens=settings.max_queue_tokens,
+            max_queue_seconds=settings.max_queue_seconds,
             on_batch=self._note,
         )
 

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     max_items: int = Field(2048, ge=1, description="texts of a request")
     max_item_chars: int = Field(100_000, ge=1, description="characters of a text")
     max_queue_tokens: int = Field(65_536, ge=1024, description="waiting pieces; beyond it: 429")
+    max_queue_seconds: float = Field(
+        1.0, gt=0, description="time that waiting pieces take; beyond it: 429"
+    )
     auto_truncate: bool = Field(True, description="cut long texts unless a request says otherwise")
     timeout_seconds: float = Field(30.0, gt=0, description="longest time a request may wait")
     body_timeout_seconds: float = Field(10.0, gt=0, description="time for a body to arrive")

@@ -9,6 +9,7 @@ import pytest
 
 from rubert_lite.pieces import Pieces
 from serve.faults import Overloaded, TooLarge, Unavailable
+from serve.pace import Pace
 from serve.scheduler import Scheduler
 
 
@@ -130,7 +131,7 @@ def test_a_full_line_refuses_and_says_when_to_come_again(scheduler, slow):
         first = await busy(scheduler, slow)
         waiting = ask(scheduler, slow, *range(1, 10), length=100)
         await until(lambda: scheduler.queued_tokens == 900)
-        scheduler._rate = 10.0
+        scheduler._pace = Pace(10.0)
         with pytest.raises(Overloaded, match="900 pieces are waiting") as error:
             await ask(scheduler, slow, 1000, 1001, length=100)
         assert error.value.retry_after == 10  # 100 pieces too many at 10 a second
@@ -141,6 +142,39 @@ def test_a_full_line_refuses_and_says_when_to_come_again(scheduler, slow):
         await asyncio.gather(first, waiting, fits)
 
     asyncio.run(run())
+
+
+def test_a_line_that_takes_too_long_refuses_even_if_it_is_short(slow):
+    async def run():
+        scheduler = Scheduler(lanes=1, max_queue_tokens=1000, max_queue_seconds=2.0)
+        first = await busy(scheduler, slow)
+        scheduler._pace = Pace(50.0)
+        waiting = [ask(scheduler, slow, n, length=100) for n in (1, 2)]  # one is not too many
+        await until(lambda: scheduler.queued_tokens == 200 or waiting[1].done())
+        assert scheduler.queued_tokens == 200
+        with pytest.raises(
+            Overloaded, match=r"200 pieces are waiting, which takes 4\.0 s"
+        ) as error:
+            await ask(scheduler, slow, 3)
+        assert error.value.retry_after == 2
+        slow.let.release(20)
+        await asyncio.gather(first, *waiting)
+        assert (await ask(scheduler, slow, 3)).rows.tolist() == [[3]]  # an empty line takes all
+        await asyncio.to_thread(scheduler.close)
+
+    asyncio.run(run())
+
+
+def test_the_pace_is_that_of_the_wall_clock_while_something_waits():
+    pace = Pace(1000.0)
+    pace.note(512, 10.0, waiting=True)
+    for step in range(1, 400):
+        pace.note(500, 10.0 + 0.1 * step, waiting=True)
+    assert pace.rate == pytest.approx(5000, rel=0.02)
+    pace.note(500, 50.0, waiting=False)
+    kept = pace.rate
+    pace.note(500, 1000.0, waiting=True)  # the hours without work say nothing
+    assert pace.rate == kept
 
 
 def test_what_nobody_waits_for_is_not_computed(scheduler, slow):

@@ -1,0 +1,29 @@
+"""How fast a line is worked off."""
+
+_SMOOTHING = 0.05  # a batch's share: the mean is over some twenty of them
+
+
+class Pace:
+    """Pieces a second on all lanes together, measured on the wall clock while something waits.
+
+    The time of the batches alone would tell too much: lanes share their cores with whatever else
+    the process does. Means of pieces and of seconds are kept apart, so that a batch that follows
+    hard upon another does not count as a fast one.
+    """
+
+    def __init__(self, rate: float) -> None:
+        """Begin with a guess."""
+        self._pieces, self._seconds = rate, 1.0
+        self._last: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Pieces a second."""
+        return self._pieces / self._seconds
+
+    def note(self, pieces: int, now: float, *, waiting: bool) -> None:
+        """Take in a batch that is done; `waiting`: whether others are still to be computed."""
+        if self._last is not None:
+            self._pieces += _SMOOTHING * (pieces - self._pieces)
+            self._seconds += _SMOOTHING * (max(now - self._last, 1e-6) - self._seconds)
+        self._last = now if waiting else None
