@@ -13,7 +13,7 @@ from .config import load_config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run stages of a training line; return the exit status."""
-    from .compare import compare, compare_at_once
+    from .compare import compare, compare_at_once, measure_speed
     from .compared import load_comparison
     from .evaluate import evaluate, load_evaluation
     from .folders import Line
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="compare: students at once (default 1)"
     )
+    parser.add_argument(
+        "--speed", action="store_true", help="compare: only time the students that there are"
+    )
     parser.add_argument("--check", action="store_true", help="check the configuration and stop")
     parser.add_argument("--force", action="store_true", help="make stages again that differ")
     arguments = parser.parse_args(argv)
@@ -60,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             compared = load_comparison(arguments.config, arguments.set)
             if arguments.check:
                 return 0
-            if arguments.jobs > 1:
+            if arguments.speed:
+                measure_speed(compared)
+            elif arguments.jobs > 1:
                 compare_at_once(
                     compared,
                     _again(arguments),

@@ -11,14 +11,15 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from rubert_lite import __version__
-from rubert_lite.errors import ConfigError
+from rubert_lite import Model, __version__
+from rubert_lite.errors import ConfigError, RubertLiteError
 from rubert_lite.normalize import normalize_text
 
 from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, tasks_of
@@ -31,12 +32,13 @@ from .line_tasks import finetune_head, learn_task_words
 from .pairs import read_lines
 from .parallel import locked, run_rows
 from .results import insert, write_json
+from .speed import exported, milliseconds
 from .stage import fingerprint_files
 
 logger = logging.getLogger(__name__)
 
 _BEFORE = ("corpus", "vocabulary", "shards", "distil")
-_SAMPLE = 20_000  # held-out texts that pieces are counted on
+_SAMPLE, _SPEED_TEXTS = 20_000, 1000  # held-out texts that pieces are counted, students timed on
 
 
 def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = False) -> None:
@@ -63,7 +65,7 @@ def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = Fa
             with locked(path):  # other processes fill in other rows
                 results = _read_results(path)
                 row = results.setdefault(student.name, {"seeds": {}})
-                row["facts"] = facts
+                row["facts"] = row.get("facts", {}) | facts  # the time of a text may be there
                 cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
                 cells["distil"] = metrics
                 cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
@@ -96,6 +98,31 @@ def compare_at_once(
         for seed in student.seeds:
             run_line(line_of(config, student, seed, force=force), _BEFORE[:-1])
     run_rows(command, [s.name for s in chosen], jobs=jobs)
+
+
+def measure_speed(config: CompareConfig) -> None:
+    """Add to every student that was trained the milliseconds of a text, one thread, int8."""
+    path = Path(config.results)
+    models: dict[str, Model] = {}
+    texts: list[str] = []
+    for student in config.students:
+        folder = line_of(config, student, student.seeds[0]).folder
+        if not (folder("04-student") / "training.json").is_file():
+            continue
+        try:
+            models[student.name] = exported(folder("04-student"), folder("package"))
+        except RubertLiteError as error:
+            logger.warning("%s: not timed: %s", student.name, error)
+            continue
+        texts = texts or list(islice(_held_out(folder("01-corpus")), _SPEED_TEXTS))
+    found = milliseconds(models, texts)
+    with locked(path):
+        results = _read_results(path)
+        for name, value in found.items():
+            if name in results:
+                results[name]["facts"]["ms"] = value
+        write_json(path, results)
+        _report(config, results)
 
 
 def _check_names(config: CompareConfig, only: Sequence[str]) -> None:
@@ -169,7 +196,7 @@ def _folder(task: ComparedTask, seed: int) -> str:
 def _facts(line: Line) -> dict[str, float]:
     """Return what a student is, whatever its seed: parameters, and pieces of 1,000 characters."""
     folder = line.folder("04-student")
-    texts = list(_held_out(line))
+    texts = list(islice(_held_out(line.folder("01-corpus")), _SAMPLE))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     pieces = sum(len(e.ids) - 2 for e in tokenizer.encode_batch(texts))
@@ -180,9 +207,8 @@ def _facts(line: Line) -> dict[str, float]:
     }
 
 
-def _held_out(line: Line) -> Iterator[str]:
-    lines = read_lines(line.folder("01-corpus") / "valid.txt")
-    yield from (normalize_text(t) for _, t in zip(range(_SAMPLE), lines, strict=False))
+def _held_out(corpus: Path) -> Iterator[str]:
+    return map(normalize_text, read_lines(corpus / "valid.txt"))
 
 
 def _training(line: Line) -> dict[str, Any]:

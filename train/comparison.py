@@ -46,8 +46,10 @@ def comparison_table(results: Mapping[str, Any], teacher: str, columns: Columns)
     """
     headings = [heading for heading, _ in columns.values()]
     lines = [
-        row(["", "M parameters", "smaller", "pieces / 1,000 characters", *headings, "kept, %"]),
-        rule(len(headings) + 5),
+        row(
+            ["", "M parameters", "smaller", "pieces / 1,000 characters", "ms", *headings, "kept, %"]
+        ),
+        rule(len(headings) + 6),
     ]
     for name, found in results.items():
         facts = found["facts"]
@@ -64,6 +66,7 @@ def comparison_table(results: Mapping[str, Any], teacher: str, columns: Columns)
                     f"{facts['parameters'] / 1e6:.2f}",
                     times,
                     f"{facts['pieces_per_1000']:.0f}",
+                    f"{facts['ms']:.2f}" if "ms" in facts else "",
                     *cells,
                     _cell(kept, 1),
                 ]

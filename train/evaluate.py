@@ -6,13 +6,11 @@ results.json at once; a system whose files changed is computed anew.
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
@@ -22,6 +20,7 @@ from rubert_lite.errors import ConfigError, InputError
 from .probes import Bitext, probe, probe_words, recall, recall_by_length, robustness
 from .results import detail_table, insert, main_table, neighbour_table, plot_plane, write_json
 from .section import Section, load_section
+from .speed import milliseconds
 from .systems import System, SystemConfig
 from .tables import read_rows
 from .tasks import Task
@@ -29,7 +28,7 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 _FIRST = "properties"
-_SPEED_TEXTS, _SPEED_ROUNDS = 1000, 5
+_SPEED_TEXTS = 1000
 
 
 class TaskConfig(Section):
@@ -129,14 +128,8 @@ def _measure_speed(config: EvaluationConfig, results: dict[str, Any]) -> None:
     models = {
         c.name: rubert_lite.load(c.path, variant=c.variant or None, lanes=1) for c in packages
     }
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in tqdm(range(_SPEED_ROUNDS), desc="speed", unit="round", disable=None):
-        for name, model in models.items():
-            started = time.perf_counter()
-            model.encode(texts)
-            times[name].append(1000 * (time.perf_counter() - started) / len(texts))
-    for name, values in times.items():
-        results[name]["speed"] = {"ms": round(float(np.median(values)), 4)}
+    for name, value in milliseconds(models, texts).items():
+        results[name]["speed"] = {"ms": value}
 
 
 def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rubert_lite.errors import ConfigError, RubertLiteError
 from train import compare as module
-from train.compare import compare, compare_at_once
+from train.compare import compare, compare_at_once, measure_speed
 from train.compared import load_comparison
 from train.comparison import comparison_table, kept_shares, plot_comparison
 
@@ -220,6 +220,17 @@ def test_several_students_at_once_fill_the_same_table(config, tmp_path, monkeypa
         compare_at_once(config, command, jobs=2, only=["x"])
 
 
+def test_students_are_timed_as_they_would_run(config, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    compare(config, only=["teacher"])
+    measure_speed(config)
+    found = json.loads(Path("results.json").read_text())
+    assert list(found) == ["teacher"] and found["teacher"]["facts"]["ms"] > 0
+    assert f"| {found['teacher']['facts']['ms']:.2f} |" in Path("README.md").read_text()
+    compare(config, only=["teacher"], force=True)  # a new cell leaves the time where it is
+    assert "ms" in json.loads(Path("results.json").read_text())["teacher"]["facts"]
+
+
 def test_an_unknown_student_is_told(config):
     with pytest.raises(ConfigError, match="--only x: no such student"):
         compare(config, only=["x"])
@@ -241,8 +252,8 @@ def test_the_table_tells_means_spreads_and_shares(tmp_path):
     assert kept_shares(results, "part", "T", columns) == []
     table = comparison_table(results, "T", columns)
     assert table[0].startswith("|  | M parameters | smaller |")
-    assert table[2] == "| T | 10.00 | 1.0x | 200 | 0.800 | 0.500 | 100.0 |"
-    assert table[3] == ("| s | 1.00 | 10.0x | 200 | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |")
-    assert table[4] == "| part | 1.00 | 10.0x | 200 | 0.600 |  |  |"
+    assert table[2] == "| T | 10.00 | 1.0x | 200 |  | 0.800 | 0.500 | 100.0 |"
+    assert table[3] == ("| s | 1.00 | 10.0x | 200 |  | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |")
+    assert table[4] == "| part | 1.00 | 10.0x | 200 |  | 0.600 |  |  |"
     plot_comparison(results, "T", columns, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
