@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROFILE ?= cpu
 DEV := cpu,train,export,serve,dev
 
-.PHONY: run lint test test-slow toy bench gpu roofline soak loadtest loadtest-peers openapi build clean
+.PHONY: run lint test test-slow toy overhead bench gpu roofline soak loadtest loadtest-peers openapi build clean
 
 run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
 	$(BIN)/python examples/first_steps.py
@@ -31,6 +31,9 @@ loadtest: $(VENV)/.dev $(VENV)-load/.done  ## the server on one core, open load 
 
 loadtest-peers: $(VENV)/.dev $(VENV)-load/.done $(VENV)-peers/.done  ## our server against two others over the same weights
 	loadtest/peers
+
+overhead: $(VENV)/.dev  ## what the server adds to encode, one text at a time
+	$(BIN)/python loadtest/overhead.py
 
 bench: $(VENV)/.dev $(VENV)-bench/.done  ## ours and the peers: one table, one plot, runs/bench/*.json
 	$(BIN)/python loadtest/bench.py --python $(VENV)-bench/bin/python

@@ -237,7 +237,12 @@ def _plot_time(samples: Sequence[Sample], profile: Profile, path: Path) -> None:
         for axes in (top, bottom):
             axes.axvline(second, color="grey", linewidth=0.5)
         top.annotate(
-            stage.name, (second, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top"
+            stage.name,
+            (second, 0.99),
+            xycoords=("data", "axes fraction"),
+            fontsize=7,
+            va="top",
+            rotation=90,
         )
         second += stage.seconds
     for axes in (top, bottom):

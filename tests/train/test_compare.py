@@ -253,7 +253,9 @@ def test_the_table_tells_means_spreads_and_shares(tmp_path):
     table = comparison_table(results, "T", columns)
     assert table[0].startswith("|  | M parameters | smaller |")
     assert table[2] == "| T | 10.00 | 1.0x | 200 |  | 0.800 | 0.500 | 100.0 |"
-    assert table[3] == ("| s | 1.00 | 10.0x | 200 |  | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |")
+    assert table[3] == (
+        "| s | 1.00 | 10.0x | 200 |  | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |"
+    )
     assert table[4] == "| part | 1.00 | 10.0x | 200 |  | 0.600 |  |  |"
     plot_comparison(results, "T", columns, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
