@@ -39,7 +39,7 @@ bench: $(VENV)/.dev $(VENV)-bench/.done  ## ours and the peers: one table, one p
 	$(BIN)/python loadtest/bench.py --python $(VENV)-bench/bin/python
 
 gpu: $(VENV)-gpu/.done $(VENV)-load/.done  ## what needs a GPU: tests, benchmark, load test
-	loadtest/gpu
+	PYTHON=$(VENV)-gpu/bin/python LOCUST=$(VENV)-load/bin/locust loadtest/gpu
 
 roofline: $(VENV)/.dev  ## what the machine could do, and how far the int8 graph is from it
 	$(BIN)/python loadtest/roofline.py

@@ -23,6 +23,7 @@ import gevent
 from gevent.pool import Pool
 from geventhttpclient import HTTPClient
 from locust import LoadTestShape, User, constant, events, task
+from locust.exception import StopUser
 from memory import Memory
 from plan import load_profile
 from report import Sample, judge, knee, summarize, write_report
@@ -35,6 +36,7 @@ MODEL = os.environ.get("LOADTEST_MODEL", "")
 _TEXTS = 50_000
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PHASES = ("tokenization", "queue", "inference", "total")
+_AHEAD = 3.0  # seconds before its stage that the knee is sought: it holds up what is due meanwhile
 _WAITING = 20_000  # requests under way at once; more: the load generator gives up
 samples: list[Sample] = []
 memory = Memory(int(os.environ.get("LOADTEST_PID", "0")))
@@ -73,15 +75,24 @@ class Arrivals(User):
     @task
     def run_profile(self) -> None:
         """Send every request of the profile, then wait for the last answers."""
-        kinds, shares = list(PROFILE.mix), list(PROFILE.mix.values())
         watch = gevent.spawn(memory.watch)
+        try:
+            self._send_all()
+        finally:
+            watch.kill()
+        gevent.sleep(60)  # the shape ends the run
+
+    def _send_all(self) -> None:
+        kinds, shares = list(PROFILE.mix), list(PROFILE.mix.values())
         began = time.perf_counter()
         due, found = 0.0, 0.0
         while due < PROFILE.seconds:
-            if not found and PROFILE.needs_knee(due):
+            if not found and PROFILE.needs_knee(due + _AHEAD):
                 found = knee(samples)
                 if not found:
-                    raise RuntimeError("no rate was kept up with: there is no knee to multiply")
+                    print("no rate was kept up with: there is no knee to multiply")
+                    self.environment.runner.quit()
+                    raise StopUser
             rate = PROFILE.rate(due, found)
             if rate <= 0:
                 due += 0.1
@@ -92,8 +103,6 @@ class Arrivals(User):
             kind = self.chance.choices(kinds, shares)[0]
             self.pool.spawn(self._ask, kind, began, due)
         self.pool.join(timeout=60)
-        watch.kill()
-        gevent.sleep(60)  # the shape ends the run
 
     def _take(self, count: int) -> list[str]:
         start = self.given

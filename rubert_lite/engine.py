@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PackageError, ProviderError
-from .replay import Replay, run_options
+from .replay import RECORDING, Replay, run_options
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -74,15 +74,20 @@ class Engine:
         """Compute one output for one batch: [rows, width]."""
         if self._device == "cpu":
             return self._compute(batch, output)
-        # A CUDA graph belongs to the thread that recorded it, and nothing may run meanwhile.
+        # A CUDA graph belongs to the thread that recorded it.
         return self._here().lanes.submit(self._compute, batch, output).result()
 
     def _compute(self, batch: Batch, output: str) -> NDArray[np.float32]:
         live = self._here()
-        found = live.replay.run(batch.feeds, output) if live.replay else None
-        if found is not None:
-            return found
-        options = run_options() if live.replay else None
+        if live.replay is None:
+            return self._run(live, batch, output, None)
+        with RECORDING:
+            found = live.replay.run(batch.feeds, output)
+            return self._run(live, batch, output, run_options()) if found is None else found
+
+    def _run(
+        self, live: "_Live", batch: Batch, output: str, options: "onnxruntime.RunOptions | None"
+    ) -> NDArray[np.float32]:
         try:
             result: NDArray[np.float32] = live.session.run([output], dict(batch.feeds), options)[0]
         except Exception as error:  # onnxruntime's own exceptions share no public base class
@@ -149,6 +154,8 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
     provider = _PROVIDERS.get(device)
     if provider is None:
         raise ProviderError(f"device {device!r}: expected one of {', '.join(_PROVIDERS)}")
+    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN as pip packages are on no loader's path
     if provider not in onnxruntime.get_available_providers():
         raise ProviderError(
             f"device {device!r}: this onnxruntime has no {provider}: pip uninstall onnxruntime,"
@@ -193,12 +200,16 @@ def _recording(
     import onnxruntime
 
     providers = [(_PROVIDERS["cuda"], {"enable_cuda_graph": "1"})]
+    reason: object = "the provider could not start again"
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        with RECORDING:
+            session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        if _PROVIDERS["cuda"] in session.get_providers():  # it falls back without a word
+            return session, Replay(session, "cuda")
     except Exception as error:  # such as nodes that the provider leaves to the CPU
-        logger.info("no CUDA graphs, every batch is launched kernel by kernel: %s", error)
-        return plain, None
-    return session, Replay(session, "cuda")
+        reason = error
+    logger.info("no CUDA graphs, every batch is launched kernel by kernel: %s", reason)
+    return plain, None
 
 
 def usable_cpus() -> int:

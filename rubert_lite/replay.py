@@ -7,6 +7,7 @@ large batches run as they are.
 """
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# While one session records, a call of another that allocates memory would break the recording.
+RECORDING = threading.RLock()
+
 MOST_ROWS = 8
 MOST_PIECES = 512  # of a batch: beyond, its kernels last longer than their launches
-_MOST_SHAPES = 64  # each holds device memory of its own
+_MOST_SHAPES = 128  # of all outputs; each holds device memory of its own
 _TOLERANCE = 0.02  # of the largest value: float16 sums in another order differ by less
 
 Feeds = Mapping[str, NDArray[np.int64]]
@@ -47,7 +51,7 @@ class Replay:
         self._widths = {o.name: o.shape for o in session.get_outputs()}
         self._types = {o.name: o.type for o in session.get_outputs()}
         self._slots: dict[tuple[str, int, int], _Slot] = {}
-        self._works = True
+        self._works, self._full = True, False
 
     def run(self, feeds: Feeds, output: str) -> NDArray[np.float32] | None:
         """Compute one output; None for a batch that should run as it is.
@@ -62,6 +66,9 @@ class Replay:
             return None
         known = key in self._slots
         if not known and len(self._slots) >= _MOST_SHAPES:
+            if not self._full:
+                logger.info("%d shapes are recorded, others run as they are", _MOST_SHAPES)
+            self._full = True
             return None
         filled = {name: _repeat_first(values, padded) for name, values in feeds.items()}
         try:

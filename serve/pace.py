@@ -1,6 +1,7 @@
 """How fast a line is worked off."""
 
 _SMOOTHING = 0.05  # a batch's share: the mean is over some twenty of them
+_BATCH_SECONDS = 0.01
 
 
 class Pace:
@@ -12,8 +13,8 @@ class Pace:
     """
 
     def __init__(self, rate: float) -> None:
-        """Begin with a guess."""
-        self._pieces, self._seconds = rate, 1.0
+        """Begin with a guess, which weighs as much as one batch."""
+        self._pieces, self._seconds = rate * _BATCH_SECONDS, _BATCH_SECONDS
         self._last: float | None = None
 
     @property
@@ -21,9 +22,13 @@ class Pace:
         """Pieces a second."""
         return self._pieces / self._seconds
 
-    def note(self, pieces: int, now: float, *, waiting: bool) -> None:
-        """Take in a batch that is done; `waiting`: whether others are still to be computed."""
+    def note(self, pieces: int, now: float) -> None:
+        """Take in a batch that is done."""
         if self._last is not None:
             self._pieces += _SMOOTHING * (pieces - self._pieces)
             self._seconds += _SMOOTHING * (max(now - self._last, 1e-6) - self._seconds)
-        self._last = now if waiting else None
+        self._last = now
+
+    def rest(self) -> None:
+        """Know that nothing waits: the time until the next batch says nothing."""
+        self._last = None

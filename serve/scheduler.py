@@ -135,7 +135,8 @@ class Scheduler:
     ) -> None:
         """Start the lanes; `on_batch` is told texts, pieces and seconds of every batch.
 
-        The line may hold `max_queue_tokens` pieces, and as many as take `max_queue_seconds`.
+        The line may hold `max_queue_tokens` pieces; while those in it take more than
+        `max_queue_seconds`, it takes no others.
         """
         self._limit = max_queue_tokens
         self._patience = max_queue_seconds
@@ -229,6 +230,7 @@ class Scheduler:
                 if not batch:
                     if self._closed:
                         return
+                    self._pace.rest()
                     self._changed.wait()
                     continue
                 started = time.perf_counter()
@@ -252,7 +254,7 @@ class Scheduler:
         ready: list[_Ticket] = []
         tokens = len(batch) * len(batch[0].text.ids)
         with self._changed:
-            self._pace.note(tokens, time.perf_counter(), waiting=bool(self._line.tokens))
+            self._pace.note(tokens, time.perf_counter())
             for number, job in enumerate(batch):
                 del self._flying[job.key]
                 for ticket, place in job.waiters:

@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             compared = load_comparison(arguments.config, arguments.set)
             if arguments.check:
                 return 0
+            if arguments.speed and (arguments.only or arguments.force or arguments.jobs > 1):
+                parser.error("--speed times all students that there are: give it alone")
             if arguments.speed:
                 measure_speed(compared)
             elif arguments.jobs > 1:

@@ -65,7 +65,10 @@ def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = Fa
             with locked(path):  # other processes fill in other rows
                 results = _read_results(path)
                 row = results.setdefault(student.name, {"seeds": {}})
-                row["facts"] = row.get("facts", {}) | facts  # the time of a text may be there
+                known = row.get("facts", {})
+                if "ms" in known and known["shape"] == facts["shape"]:
+                    facts["ms"] = known["ms"]  # else it is another student's
+                row["facts"] = facts
                 cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
                 cells["distil"] = metrics
                 cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
@@ -104,13 +107,16 @@ def measure_speed(config: CompareConfig) -> None:
     """Add to every student that was trained the milliseconds of a text, one thread, int8."""
     path = Path(config.results)
     models: dict[str, Model] = {}
+    shapes: dict[str, str] = {}
     texts: list[str] = []
     for student in config.students:
-        folder = line_of(config, student, student.seeds[0]).folder
+        line = line_of(config, student, student.seeds[0])
+        folder = line.folder
         if not (folder("04-student") / "training.json").is_file():
             continue
         try:
-            models[student.name] = exported(folder("04-student"), folder("package"))
+            models[student.name] = exported(folder("04-student"), folder("package-timed"))
+            shapes[student.name] = _shape(line)
         except RubertLiteError as error:
             logger.warning("%s: not timed: %s", student.name, error)
             continue
@@ -120,7 +126,7 @@ def measure_speed(config: CompareConfig) -> None:
         results = _read_results(path)
         for name, value in found.items():
             if name in results:
-                results[name]["facts"]["ms"] = value
+                results[name]["facts"] |= {"ms": value, "shape": shapes[name]}
         write_json(path, results)
         _report(config, results)
 
@@ -193,7 +199,13 @@ def _folder(task: ComparedTask, seed: int) -> str:
     return f"06-{task.name}-{seed}"
 
 
-def _facts(line: Line) -> dict[str, float]:
+def _shape(line: Line) -> str:
+    """Identify what the time of a text depends on: shape and pieces, not weights or seeds."""
+    settings = line.config.model_dump(include={"student", "vocabulary"})
+    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _facts(line: Line) -> dict[str, Any]:
     """Return what a student is, whatever its seed: parameters, and pieces of 1,000 characters."""
     folder = line.folder("04-student")
     texts = list(islice(_held_out(line.folder("01-corpus")), _SAMPLE))
@@ -202,6 +214,7 @@ def _facts(line: Line) -> dict[str, float]:
     pieces = sum(len(e.ids) - 2 for e in tokenizer.encode_batch(texts))
     characters = sum(map(len, texts))
     return {
+        "shape": _shape(line),
         "parameters": int(_training(line)["parameters"]),
         "pieces_per_1000": round(1000 * pieces / characters, 1),
     }

@@ -98,9 +98,15 @@ def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConf
 
 
 def evaluate(config: EvaluationConfig, *, force: bool = False) -> dict[str, Any]:
-    """Fill `out/results.json` and return it: {system: {"fingerprint": ..., cell: {...}}}."""
+    """Fill `out/results.json` and return it: {system: {"fingerprint": ..., cell: {...}}}.
+
+    A system whose files are not there keeps the cells that it has.
+    """
     path = Path(config.out) / "results.json"
     results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for absent in (c for c in config.systems if c.missing):
+        results.setdefault(absent.name, {})
+        logger.warning("%s: no %s: its cells stay as they are", absent.name, absent.missing)
     work = list(_cells(config))
     bar = tqdm(total=len(work), desc="evaluate", unit="cell", disable=None)
     for system, name, cell in work:
@@ -121,7 +127,7 @@ def evaluate(config: EvaluationConfig, *, force: bool = False) -> dict[str, Any]
 
 def _measure_speed(config: EvaluationConfig, results: dict[str, Any]) -> None:
     """Add one-thread milliseconds a text to every package: all in turns, or none if none is new."""
-    packages = [c for c in config.systems if c.kind == "package"]
+    packages = [c for c in config.systems if c.kind == "package" and not c.missing]
     if not config.retrieval or all("speed" in results[c.name] for c in packages):
         return
     texts = read_bitext(config.retrieval[0]).queries[:_SPEED_TEXTS]
@@ -150,6 +156,8 @@ def _cells(
 ) -> Iterator[tuple[System, str, Callable[[System], Mapping[str, Any]]]]:
     for settings in config.systems:
         system = System(settings)
+        if settings.missing:
+            continue
         yield system, _FIRST, System.properties
         for t in config.tasks:
             yield system, t.name, partial(_probe, Task(**t.model_dump()))

@@ -40,4 +40,4 @@ def exported(checkpoint: Path, package: Path) -> Model:
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise RubertLiteError(f"{checkpoint}: cannot be exported: {done.stderr.strip()}")
-    return rubert_lite.load(package, lanes=1)
+    return rubert_lite.load(package, variant="int8", lanes=1)

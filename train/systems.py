@@ -39,6 +39,14 @@ class SystemConfig(Section):
     width: int = Field(256, ge=1)
     budget: int = Field(6_800_000, ge=10_000)  # bytes, for `hashed-tfidf`
 
+    @property
+    def missing(self) -> str:
+        """The first of its files and folders that is not there; names on a hub count as there."""
+        paths = [self.pairs, self.cache, self.rotation]
+        if self.kind != "encoder":
+            paths.append(self.path)
+        return next((p for p in paths if p and not Path(p).exists()), "")
+
 
 @dataclass(frozen=True)
 class System:

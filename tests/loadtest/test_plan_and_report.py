@@ -135,6 +135,7 @@ def test_the_knee_is_the_last_rate_that_kept_up():
         samples += [sample("ramp", second + i / rate, slow) for i in range(rate)]
     assert knee(samples) == pytest.approx(115)  # of the two seconds at 110 and 120
     assert knee([]) == 0
+    assert knee(samples, within=0.005) == 0
 
 
 def test_a_report_is_written_whole(tmp_path):

@@ -166,15 +166,41 @@ def test_a_line_that_takes_too_long_refuses_even_if_it_is_short(slow):
 
 
 def test_the_pace_is_that_of_the_wall_clock_while_something_waits():
-    pace = Pace(1000.0)
-    pace.note(512, 10.0, waiting=True)
-    for step in range(1, 400):
-        pace.note(500, 10.0 + 0.1 * step, waiting=True)
-    assert pace.rate == pytest.approx(5000, rel=0.02)
-    pace.note(500, 50.0, waiting=False)
+    pace = Pace(20_000.0)
+    pace.note(512, 10.0)
+    for step in range(1, 41):
+        pace.note(500, 10.0 + 0.1 * step)
+    assert pace.rate == pytest.approx(5000, rel=0.1)
     kept = pace.rate
-    pace.note(500, 1000.0, waiting=True)  # the hours without work say nothing
+    pace.rest()
+    pace.note(500, 1000.0)  # the hours without work say nothing
     assert pace.rate == kept
+
+
+def test_clients_that_left_do_not_slow_the_pace(slow):
+    """A line of texts that nobody wants is no work: what comes after it is not late."""
+
+    async def run():
+        now = [0.0]
+        scheduler = Scheduler(lanes=1, max_queue_tokens=1000, max_queue_seconds=1.0)
+        told = []
+        kept = scheduler._pace.note
+        scheduler._pace.note = lambda pieces, _: told.append(pieces) or kept(pieces, now[0])
+        first = await busy(scheduler, slow)
+        left = ask(scheduler, slow, 2)
+        await until(lambda: scheduler.queued_tokens == 10)
+        left.cancel()
+        slow.let.release(1)
+        await first
+        await until(lambda: scheduler._pace._last is None)
+        now[0] = 30_000.0
+        slow.let.release(5)
+        before = scheduler._pace.rate
+        await ask(scheduler, slow, 3)
+        assert len(told) == 2 and scheduler._pace.rate == before
+        await asyncio.to_thread(scheduler.close)
+
+    asyncio.run(run())
 
 
 def test_what_nobody_waits_for_is_not_computed(scheduler, slow):

@@ -229,6 +229,10 @@ def test_students_are_timed_as_they_would_run(config, monkeypatch):
     assert f"| {found['teacher']['facts']['ms']:.2f} |" in Path("README.md").read_text()
     compare(config, only=["teacher"], force=True)  # a new cell leaves the time where it is
     assert "ms" in json.loads(Path("results.json").read_text())["teacher"]["facts"]
+    wider = TEACHER + "[student]\nffn_size = 48\n"
+    Path("teacher.toml").write_text(wider, encoding="utf-8")
+    compare(load_comparison(Path("c.toml")), only=["teacher"], force=True)  # another student
+    assert "ms" not in json.loads(Path("results.json").read_text())["teacher"]["facts"]
 
 
 def test_an_unknown_student_is_told(config):

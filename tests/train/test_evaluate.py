@@ -216,6 +216,20 @@ def test_cells_are_computed_once_and_anew_for_a_changed_system(configured, monke
     assert "old" not in readme and "| tiny |" in readme
 
 
+def test_a_system_that_is_not_there_keeps_its_cells(configured, caplog):
+    results = evaluate(load_evaluation(configured))
+    text = configured.read_text(encoding="utf-8")
+    gone = '[[systems]]\nname = "gone"\nkind = "package"\npath = "no/package"\n'
+    configured.write_text(text + gone, encoding="utf-8")
+    file = configured.parent / "results.json"
+    kept = {**results, "gone": {"food": {"linear": 0.25}}}
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    assert evaluate(load_evaluation(configured)) == kept
+    assert "gone: no no/package: its cells stay as they are" in caplog.text
+    file.write_text(json.dumps(results), encoding="utf-8")
+    assert evaluate(load_evaluation(configured))["gone"] == {}
+
+
 def test_configurations_are_checked(configured):
     text = configured.read_text(encoding="utf-8")
     configured.write_text(text + '[[systems]]\nname = "tiny"\nkind = "static"\n', encoding="utf-8")
