@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--variants",
         default="int8",
-        help="comma-separated: int8, fp32, int8-turbo, int8-static, fp16, portable, safetensors,"
-        " table (default: %(default)s)",
+        help="comma-separated: int8, fp32, int8-turbo, int8-static, int4, int4-static, fp16,"
+        " portable, safetensors, table (default: %(default)s)",
     )
     parser.add_argument("--texts", type=Path, help="more texts to compare on, one a line")
     parser.add_argument(

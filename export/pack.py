@@ -30,7 +30,7 @@ from .remap import write_table
 from .sample import TEXTS
 from .weights import Weights, read_config, read_json, read_weights
 
-FAST = ("int8", "fp32", "int8-turbo", "int8-static", "fp16")
+FAST = ("int8", "fp32", "int8-turbo", "int8-static", "int4", "int4-static", "fp16")
 EXTRAS = ("portable", "safetensors", "table")
 VERSION = "0.1.0"
 _LEAST_TEXTS = 200
@@ -50,9 +50,10 @@ def export(
     """Write a model package of `checkpoint` to `out` and open it.
 
     `variants` of our graphs, the first one named is the default: int8, fp32, int8-turbo (whose
-    vectors depend a little on their batch), int8-static (whose scales come from `texts`) and fp16
-    (for CUDA). portable adds onnx/model.onnx, safetensors the weights, table vocab.tsv. Every graph
-    is compared with torch on the built-in sample and `texts`; below the limits nothing is written.
+    vectors depend a little on their batch), int8-static (whose scales come from `texts`), int4 and
+    int4-static (the same with 4-bit rows) and fp16 (for CUDA). portable adds onnx/model.onnx,
+    safetensors the weights, table vocab.tsv. Every graph is compared with torch on the built-in
+    sample and `texts`; below the limits nothing is written.
     `notes` (Markdown) go into the model card. Raises InputError, PackageError.
     """
     unknown = [v for v in variants if v not in FAST + EXTRAS]
@@ -62,9 +63,10 @@ def export(
             f"variants {', '.join(variants) or 'none'}: expected one or more of {', '.join(FAST)},"
             f" and perhaps {', '.join(EXTRAS)}"
         )
-    if "int8-static" in fast and len(texts) < _LEAST_TEXTS:
+    static = next((v for v in fast if v.endswith("-static")), None)
+    if static and len(texts) < _LEAST_TEXTS:
         raise InputError(
-            f"variant int8-static: {len(texts)} texts, expected at least {_LEAST_TEXTS} such as the"
+            f"variant {static}: {len(texts)} texts, expected at least {_LEAST_TEXTS} such as the"
             " model will read: its scales come from them (--texts FILE)"
         )
     config, weights = read_config(checkpoint), read_weights(checkpoint)
@@ -123,7 +125,7 @@ def _build(
         graph = build_gpu(weights, metadata=metadata)
     else:
         peaks = None
-        if variant == "int8-static":
+        if variant.endswith("-static"):
             peaks = measure_peaks(weights, _sample(cases))
         precision = cast(Precision, variant)
         graph = build(weights, precision=precision, metadata=metadata, peaks=peaks)

@@ -29,6 +29,8 @@ LIMITS = {
     "int8": (0.99, 0.999),
     "int8-turbo": (0.98, 0.999),
     "int8-static": (0.98, 0.999),
+    "int4": (0.97, 0.995),
+    "int4-static": (0.97, 0.995),
     "fp16": (0.9995, 0.9999),
     "portable": (0.99999, 0.99999),
 }
@@ -38,11 +40,21 @@ BATCH_LIMITS = {
     "int8": 1e-6,
     "int8-turbo": 0.05,
     "int8-static": 1e-6,
+    "int4": 1e-6,
+    "int4-static": 1e-6,
     "fp16": 2e-3,
     "portable": 1e-5,
 }
 # Largest mean difference of a label's probability.
-CHANCE_LIMITS = {"fp32": 1e-4, "int8": 0.02, "int8-turbo": 0.02, "int8-static": 0.02, "fp16": 0.005}
+CHANCE_LIMITS = {
+    "fp32": 1e-4,
+    "int8": 0.02,
+    "int8-turbo": 0.02,
+    "int8-static": 0.02,
+    "int4": 0.03,
+    "int4-static": 0.03,
+    "fp16": 0.005,
+}
 _PADDED_ROWS = 8
 
 

@@ -173,6 +173,7 @@ class SentenceConfig(Section):
     tasks: list[TaskSourceConfig] = []
     labels: float = Field(0.0, ge=0)  # weight of the classes of `tasks`
     labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=1)
     tokens_per_batch: int = Field(8192, ge=16)
     accumulation: int = Field(1, ge=1)

@@ -153,6 +153,7 @@ def train_sentence(line: Line) -> None:
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
     elsewhere = {"teacher", "teacher_name", "sources", "exclude", "directory", "cache"}
+    elsewhere |= set() if c.row_bits else {"row_bits"}  # stages from before there was a choice
     settings = c.model_dump(exclude=elsewhere)
     language = line.config.distil.model_dump() if c.language else {}
     stage = Stage(

@@ -1,6 +1,7 @@
 """Distil the vectors of a sentence encoder into a student, in one language or across two."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -23,6 +24,7 @@ from .labels import LabelBatch, LabelHeads, LabelledTexts
 from .loop import Job, Losses, Schedule, accelerator_of, run_job
 from .objective import batch_losses, total
 from .recipe import Heads, Pair, Recipe
+from .rows import four_bit_rows
 from .sentence_losses import ranking, similarity_kl
 from .student import hidden_size, mean_pooled
 from .validate import validate
@@ -47,6 +49,7 @@ class Sentences:
     language_tokens: int = 2048
     labels: float = 0.0  # classes of labelled texts
     labels_tokens: int = 2048
+    row_bits: int = 0  # 4: rows of pieces are trained for the export's 4-bit table
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def distil_sentences(
         losses,
         judge if len(valid) else None,
     )
-    return run_job(job, accelerator, schedule=schedule, out=out)
+    with four_bit_rows(pair.student) if sentences.row_bits else nullcontext():
+        return run_job(job, accelerator, schedule=schedule, out=out)
 
 
 def sentence_losses(

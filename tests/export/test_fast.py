@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -6,9 +8,15 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModel
 
 from export.fast import build, measure_peaks
-from export.quantize import dequantize_rows, quantize_rows
+from export.quantize import (
+    dequantize_blocks,
+    dequantize_rows,
+    quantize_blocks,
+    quantize_rows,
+)
 from export.weights import read_weights
 from rubert_lite.engine import Batch, Engine
+from rubert_lite.errors import InputError
 from tests.export.conftest import write_checkpoint
 
 SHAPES = {
@@ -76,6 +84,56 @@ def test_static_scales_agree_with_torch_and_keep_texts_apart(tmp_path, shape):
         assert (together * expected).sum(1).min() > 0.99
         alone = np.concatenate([run(graph, ids[i : i + 1]) for i in range(8)])
         assert np.abs(together - alone).max() <= 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_rows_of_four_bits_are_read_as_they_are_written(tmp_path, shape):
+    folder = write_checkpoint(tmp_path / "c", **shape)
+    weights = read_weights(folder)
+    rows = dequantize_blocks(*quantize_blocks(weights.pieces))
+    rounded = replace(weights, pieces=rows)
+    peaks = peaks_of(rounded)
+    rng = np.random.default_rng(0)
+    for size in (1, 17, len(weights.positions)):
+        ids = rng.integers(0, len(weights.pieces), (8, size))
+        for four, eight in (("int4", "int8"), ("int4-static", "int8-static")):
+            found = run(build(weights, precision=four, metadata={}, peaks=peaks), ids)
+            # In 8 bits those rows lose a little more: 15 levels are no 255th parts of the largest.
+            near = run(build(rounded, precision=eight, metadata={}, peaks=peaks), ids)
+            assert (found * near).sum(1).min() > 0.999
+            alone = np.concatenate(
+                [
+                    run(build(weights, precision=four, metadata={}, peaks=peaks), ids[i : i + 1])
+                    for i in (0, 5)
+                ]
+            )
+            assert np.abs(found[[0, 5]] - alone).max() <= 1e-6
+    size = {p: build(weights, precision=p, metadata={}).ByteSize() for p in ("int4", "int8")}
+    table = weights.pieces.size
+    assert size["int4"] < size["int8"] - 0.3 * table + 2000
+
+
+def test_blocks_of_four_bits():
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(200, 264)) * 10.0 ** rng.integers(-3, 3, (200, 1))).astype(np.float32)
+    rows[7] = 0
+    packed, scale = quantize_blocks(rows)
+    assert packed.shape == (200, 132) and scale.shape == (200, 11, 1)  # 24 numbers a scale
+    found = dequantize_blocks(packed, scale)
+    assert not found[7].any()
+    assert (packed & 15).min() >= 1 and (packed >> 4).min() >= 1  # -8 is never used
+    worst = np.abs(found - rows).reshape(200, 11, 24).max(2) / np.abs(rows).reshape(
+        200, 11, 24
+    ).max(2).clip(1e-9)
+    assert worst.max() <= 0.26  # at most a quarter is cut off the largest number
+    again = quantize_blocks(found)
+    assert np.array_equal(dequantize_blocks(*again), found)
+    plain = np.abs(rows).reshape(200, 11, 24).max(2, keepdims=True) / 7
+    plain = np.where(plain == 0, 1, plain)
+    simple = (np.rint(rows.reshape(200, 11, 24) / plain) * plain).reshape(rows.shape)
+    assert ((found - rows) ** 2).sum() < 0.97 * ((simple - rows) ** 2).sum()
+    with pytest.raises(InputError, match="width 33, expected an even one"):
+        quantize_blocks(np.ones((2, 33), np.float32))
 
 
 def test_peaks_are_those_of_what_goes_into_each_product(checkpoint):
