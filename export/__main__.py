@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rubert_lite.errors import InputError, RubertLiteError
+from rubert_lite.locate import available_models
+from rubert_lite.package import MANIFEST, ModelPackage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="rubert-lite export", description="Export a student checkpoint as a model package."
     )
-    parser.add_argument("checkpoint", type=Path, help="directory that `rubert-lite train` wrote")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="directory that `rubert-lite train` wrote, or a package (its directory or the name of"
+        " a shipped one), whose weights come back as its graph has them",
+    )
     parser.add_argument("--to", required=True, type=Path, metavar="DIR", help="the package")
     parser.add_argument("--name", default="", help="name of the model; default: that of DIR")
     parser.add_argument(
@@ -53,10 +60,10 @@ def _export(arguments: argparse.Namespace) -> str:
     texts = _read(arguments.texts).splitlines() if arguments.texts else []
     notes = _read(arguments.notes) if arguments.notes else ""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = arguments.checkpoint
+        checkpoint = _as_checkpoint(arguments.checkpoint, Path(folder) / "unpacked")
         if arguments.keep is not None:
             checkpoint = Path(folder) / "trimmed"
-            trim(arguments.checkpoint, read_kept(arguments.keep), checkpoint)
+            trim(checkpoint, read_kept(arguments.keep), checkpoint)
         package = export(
             checkpoint,
             arguments.to,
@@ -70,6 +77,19 @@ def _export(arguments: argparse.Namespace) -> str:
     parity = package.manifest.metrics["parity"].items()
     close = ", ".join(f"{name} mean cosine {values['mean_cosine']:.6f}" for name, values in parity)
     return f"{package.path}: {size / 1e6:.1f} MB, {close}"
+
+
+def _as_checkpoint(given: Path, folder: Path) -> Path:
+    """Return the checkpoint that was named; a package without weights is unpacked into `folder`."""
+    from .unpack import unpack
+
+    if not given.exists():
+        given = available_models().get(str(given), given)
+    if (given / "model.safetensors").is_file() or not (given / MANIFEST).is_file():
+        return given
+    folder.mkdir()
+    unpack(ModelPackage.open(given), folder)
+    return folder
 
 
 def _read(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Read a checkpoint into plain arrays, the same for BERT and DistilBERT."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,28 @@ def read_weights(checkpoint: Path) -> Weights:
         head=_read_head(checkpoint / "head.safetensors", width),
         task=read_task(checkpoint),
     )
+
+
+def name_tensors(
+    kind: str,
+    *,
+    pieces: Array,
+    positions: Array,
+    types: Array | None,
+    norm: Affine,
+    layers: Sequence[Layer],
+) -> dict[str, Array]:
+    """Return the tensors of an encoder by the names of a checkpoint of `kind`."""
+    column = _COLUMN[kind]
+    found = {_TOP["pieces"][column]: pieces, _TOP["positions"][column]: positions}
+    if types is not None:
+        found["embeddings.token_type_embeddings.weight"] = types
+    parts = {_TOP["norm"][column]: norm}
+    for index, layer in enumerate(layers):
+        parts |= {pair[column].format(i=index): getattr(layer, k) for k, pair in _LAYER.items()}
+    for name, part in parts.items():
+        found |= {f"{name}.weight": part.weight, f"{name}.bias": part.bias}
+    return {f"{kind}.{name}": np.ascontiguousarray(value) for name, value in found.items()}
 
 
 def read_task(checkpoint: Path) -> str:

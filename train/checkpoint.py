@@ -100,8 +100,10 @@ def write_checkpoint(
 ) -> None:
     """Write a Hugging Face directory of the student, with what made it in training.json."""
     student.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
-    for name in ("tokenizer.json", "vocabulary.json"):
-        shutil.copyfile(vocabulary_folder / name, out / name)
+    shutil.copyfile(vocabulary_folder / "tokenizer.json", out / "tokenizer.json")
+    ids = vocabulary_folder / "vocabulary.json"  # what came out of a package has none
+    if ids.is_file():
+        shutil.copyfile(ids, out / "vocabulary.json")
     special = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_PIECES, strict=True))
     names = {f"{k}_token": v for k, v in special.items()}
     settings = {

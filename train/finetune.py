@@ -60,7 +60,7 @@ def finetune(
     encodes and does its task.
     """
     torch.manual_seed(tuning.seed)
-    model = load_masked_lm(checkpoint)
+    model = load_masked_lm(checkpoint, headless=True)
     length = min(tuning.max_length, max_length(model))
     reader = open_reader(checkpoint, length)
     told = None if soft is None else _tell(soft, kind)

@@ -112,10 +112,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
 
 
-def load_masked_lm(source: str | Path, *, revision: str | None = None) -> nn.Module:
+def load_masked_lm(
+    source: str | Path, *, revision: str | None = None, headless: bool = False
+) -> nn.Module:
     """Load a BERT or DistilBERT masked language model from a directory or by hub id.
 
-    Raises InputError when it cannot be found, is of another kind, or has no masked-LM head.
+    `headless`: an encoder without a masked-LM head will do; the model has one of zeros then, and
+    says so in its configuration. Raises InputError when it cannot be found, is of another kind, or
+    has no masked-LM head.
     """
     source = str(source)
     looks_local = source.startswith((".", "/", "~")) or Path(source).exists()
@@ -141,7 +145,15 @@ def load_masked_lm(source: str | Path, *, revision: str | None = None) -> nn.Mod
             f"{source}: cannot be loaded as a model directory or hub id: {error}"
         ) from error
     absent = [k for k in _HEAD[config.model_type] if k in info["missing_keys"]]
-    if absent:
+    if headless and absent:
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name in set(parameters) & set(info["missing_keys"]):
+                parameters[name].zero_()
+        model.config.headless = True
+    elif getattr(config, "headless", False):
+        absent = [_HEAD[config.model_type][0]]
+    if absent and not headless:
         raise InputError(
             f"{source}: has no masked-language-model head ({absent[0]} is missing): use the"
             " checkpoint of the pretrained model, not of a classifier or sentence encoder"

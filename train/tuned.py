@@ -66,7 +66,7 @@ def load_tuned(checkpoint: Path) -> Tuned:
     head_file = checkpoint / "head.safetensors"
     if not head_file.is_file():
         raise InputError(f"{head_file}: no such file: expected a checkpoint that was fine-tuned")
-    model = load_masked_lm(checkpoint).eval()
+    model = load_masked_lm(checkpoint, headless=True).eval()
     tensors = load_file(head_file)
     head = nn.Linear(hidden_size(model), len(tensors["bias"]))
     head.load_state_dict(tensors)

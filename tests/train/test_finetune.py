@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from export.pack import export
+from export.unpack import unpack
 from rubert_lite import load
 from rubert_lite.errors import ConfigError, InputError
 from tests.train.conftest import wordpiece
@@ -80,6 +81,19 @@ def test_an_encoder_can_learn_along(checkpoint, tmp_path):
     run(checkpoint, labelled(8, 8), out, freeze_encoder=False, epochs=2, learning_rate=0.01)
     before, after = (load_masked_lm(p).state_dict() for p in (checkpoint, out))
     assert any(not torch.equal(before[k], after[k]) for k in before)
+
+
+def test_what_came_out_of_a_package_can_be_tuned(checkpoint, tmp_path):
+    package = export(checkpoint, tmp_path / "package", variants=("fp32",))
+    (tmp_path / "unpacked").mkdir()
+    unpack(package, tmp_path / "unpacked")
+    kind, told = labelled(12, 12), {"epochs": 30, "learning_rate": 0.05, "batch_size": 4}
+    scores = run(tmp_path / "unpacked", kind, tmp_path / "out", **told)
+    assert scores["accuracy"] == 1.0
+    tuned = export(tmp_path / "out", tmp_path / "tuned", variants=("fp32",))
+    assert load(tuned.path).classify(["привет дом"])[0].label == "a"
+    before, after = load(package.path).encode(["мир"]), load(tuned.path).encode(["мир"])
+    assert np.abs(before - after).max() < 1e-5  # the encoder was frozen
 
 
 def test_balanced_classes_weigh_the_same_in_sum():

@@ -14,7 +14,9 @@ from train.student import (
     count_parameters,
     encoder_states,
     freeze,
+    hidden_size,
     load_masked_lm,
+    mean_pooled,
     output_rows,
     repeat_positions,
 )
@@ -198,6 +200,22 @@ def without_head(model: nn.Module) -> Any:
     return (
         DistilBertModel(model.config) if "distil" in str(type(model)) else BertModel(model.config)
     )
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_encoder_without_a_head_will_do_where_none_is_used(
+    architecture: str, tmp_path: Path
+) -> None:
+    without_head(small(architecture)).save_pretrained(tmp_path / "encoder")
+    found = load_masked_lm(tmp_path / "encoder", headless=True)
+    transform, _, _ = output_rows(found)
+    assert not transform(torch.randn(2, hidden_size(found))).any()
+    found.save_pretrained(tmp_path / "saved")  # type: ignore[operator]  # of transformers
+    with pytest.raises(InputError, match="no masked-language-model head"):
+        load_masked_lm(tmp_path / "saved")  # zeros are no head, either
+    again = load_masked_lm(tmp_path / "saved", headless=True)
+    ids, mask = torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.bool)
+    assert torch.equal(mean_pooled(found.eval(), ids, mask), mean_pooled(again.eval(), ids, mask))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])

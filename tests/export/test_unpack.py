@@ -1,0 +1,70 @@
+"""From a package back to a checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from export.__main__ import main
+from export.pack import export
+from export.sample import TEXTS
+from export.unpack import unpack
+from rubert_lite import load
+from rubert_lite.errors import InputError
+from rubert_lite.package import ModelPackage
+from tests.export.conftest import write_checkpoint
+
+KINDS = {
+    "distilbert": {},
+    "bert": {"kind": "bert"},
+    "bert with one token type": {"kind": "bert", "types": 1},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("variants", [("fp32", "int8"), ("int8",), ("int4",)])
+def test_what_comes_back_gives_the_vectors_of_the_graph(tmp_path, kind, variants):
+    folder = write_checkpoint(tmp_path / "c", labels=3, **kind)
+    package = export(folder, tmp_path / "p", variants=variants)
+    (tmp_path / "u").mkdir()
+    unpack(package, tmp_path / "u")
+    again = export(tmp_path / "u", tmp_path / "again", variants=variants[:1])
+    assert again.manifest.labels == package.manifest.labels and len(again.manifest.labels) == 3
+    assert again.manifest.provenance == package.manifest.provenance
+    first, second = load(package.path), load(again.path)
+    assert np.abs(first.encode(TEXTS) - second.encode(TEXTS)).max() < 1e-5
+    for one, other in zip(first.classify(TEXTS), second.classify(TEXTS), strict=True):
+        assert max(abs(one.scores[k] - other.scores[k]) for k in one.scores) < 1e-5
+    model, info = AutoModel.from_pretrained(
+        tmp_path / "u", output_loading_info=True, **({"add_pooling_layer": False} if kind else {})
+    )
+    assert not info["missing_keys"]
+    if variants[0] == "fp32":
+        original = AutoModel.from_pretrained(folder).state_dict()
+        found = model.state_dict()
+        rows = [k for k in found if "word_embeddings" in k or k.endswith("lin1.weight")]
+        assert all(torch.equal(found[k], original[k]) for k in rows) and rows
+
+
+def test_static_graphs_do_not_tell_their_weights(tmp_path, checkpoint):
+    texts = [" ".join(("привет", "мир", "дом", str(i))) for i in range(200)]
+    package = export(checkpoint, tmp_path / "p", variants=("int8-static",), texts=texts)
+    (tmp_path / "u").mkdir()
+    with pytest.raises(InputError, match="variants int8-static: weights can be read from fp32"):
+        unpack(package, tmp_path / "u")
+
+
+def test_a_shipped_model_is_exported_anew_by_its_name(tmp_path, capsys):
+    words = ["distil-16k", "--to", str(tmp_path / "p"), "--variants", "int4,safetensors"]
+    assert main(words) == 0, capsys.readouterr().err
+    package = ModelPackage.open(tmp_path / "p")
+    shipped = load("distil-16k")
+    assert package.manifest.labels == shipped.labels
+    found, expected = load(package.path).encode(TEXTS), shipped.encode(TEXTS)
+    assert (found * expected).sum(1).min() > 0.98
+    config = json.loads((tmp_path / "p" / "config.json").read_text())
+    rows = AutoModel.from_pretrained(tmp_path / "p").get_input_embeddings().weight
+    assert rows.shape == (config["vocab_size"], shipped.dim)
+    assert np.isfinite(rows.detach().numpy()).all()
