@@ -62,8 +62,9 @@ def _export(arguments: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = _as_checkpoint(arguments.checkpoint, Path(folder) / "unpacked")
         if arguments.keep is not None:
-            checkpoint = Path(folder) / "trimmed"
-            trim(checkpoint, read_kept(arguments.keep), checkpoint)
+            trimmed = Path(folder) / "trimmed"
+            trim(checkpoint, read_kept(arguments.keep), trimmed)
+            checkpoint = trimmed
         package = export(
             checkpoint,
             arguments.to,
