@@ -40,6 +40,8 @@ def main_table(results: Results, systems: Sequence[str], reference: str = "") ->
     whole = mean_score(_of(results, reference)) if reference else None
     for system in systems:
         found = _of(results, system)
+        if not found:  # not judged yet
+            continue
         facts = {**found.get("properties", {}), **found.get("speed", {})}
         cells = [found.get(cell, {}).get(key) for cell, (_, key) in COLUMNS.items()]
         mean = mean_score(found)
@@ -163,7 +165,7 @@ def plot_plane(results: Results, lines: Mapping[str, Sequence[str]], out: Path) 
         ylabel="mean score",
         title="Quality, speed and size (area: megabytes)",
     )
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper right")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=110)

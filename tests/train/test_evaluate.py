@@ -266,8 +266,13 @@ def scored(value, ms):
 
 
 def test_shares_are_of_the_mean_of_the_reference():
-    results = {"half": scored(0.4, 0.1), "whole": scored(0.5, 0.4), "none": {}}
-    rows = main_table(results, ["half", "whole", "none"], "whole")
+    results = {
+        "half": scored(0.4, 0.1),
+        "whole": scored(0.5, 0.4),
+        "none": {"fingerprint": "-"},
+        "later": {},
+    }
+    rows = main_table(results, ["half", "whole", "none", "later"], "whole")
     assert [row.split(" | ")[-1] for row in rows[2:]] == ["80.0% |", "100.0% |", " |"]
     assert rows[0].endswith("| mean | of whole |") and rows[0].count("|") == rows[1].count("|")
     with pytest.raises(InputError, match="no system 'absent'"):
