@@ -16,12 +16,8 @@ from train.heads import Answers, Classes, Entities, class_weights, word_labels
 from train.labelled import (
     Asked,
     Example,
-    Keys,
     Labelled,
     Tagged,
-    read_asked,
-    read_labelled,
-    read_tagged,
 )
 from train.student import Shape, build, load_masked_lm
 from train.tuned import open_reader
@@ -222,83 +218,3 @@ def test_it_stops_when_dev_gets_no_better(checkpoint, tmp_path):
 def test_an_unknown_metric_is_told(checkpoint, tmp_path):
     with pytest.raises(ConfigError, match="finetune.metric = 'bleu': expected one of accuracy"):
         run(checkpoint, labelled(4, 4), tmp_path / "out", metric="bleu")
-
-
-@pytest.mark.parametrize(
-    ("train", "dev", "names", "message"),
-    [
-        ([{"text": "а", "label": 1}], [{"text": "а", "label": 1}], {}, "at least two"),
-        ([{"text": "а"}], [], {}, "no 'label'"),
-        ([{"text": None, "label": 1}], [], {}, "'text' is a NoneType, expected a string"),
-        ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {}, "no records: expected"),
-        ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {"1": "x"}, "label '2'"),
-        (
-            [{"text": "а", "label": 1}, {"text": "б", "label": 2}],
-            [{"text": "в", "label": 3}],
-            {},
-            "label '3' does not occur",
-        ),
-    ],
-)
-def test_bad_labels_are_told(tmp_path, train, dev, names, message):
-    for name, rows in (("train", train), ("dev", dev)):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        read_labelled(tmp_path / "train.jsonl", tmp_path / "dev.jsonl", keys=Keys(), names=names)
-
-
-def records(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def test_entities_are_read_from_tags_and_from_places(tmp_path):
-    tags = {"tokens": ["а", "бв", "г", "д"], "tags": ["I-X", "I-X", "B-X", "I-Y"]}
-    places = {"text": "а бв", "entities": [{"start": 2, "end": 4, "label": "X"}]}
-    path = records(tmp_path / "t.jsonl", tags, places)
-    found = read_tagged(path, path)
-    assert found.labels == ("O", "B-X", "I-X", "B-Y", "I-Y")
-    assert found.train[0] == Tagged("а бв г д", ((0, 4, "X"), (5, 6, "X"), (7, 8, "Y")))
-    assert found.train[1] == Tagged("а бв", ((2, 4, "X"),))
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        ({"tokens": ["а"], "tags": []}, "1 tokens and 0 tags"),
-        ({"tokens": ["а"], "tags": ["X"]}, "tag 'X', expected O"),
-        ({"tokens": ["а"]}, "no 'tags'"),
-        ({"tokens": ["а"], "tags": [1]}, "tag 1, expected O"),
-        ({"tokens": [""], "tags": ["B-X"]}, "token '' tagged B-X, expected a word"),
-        ({"text": "а", "entities": [{"start": "0", "end": 1, "label": "X"}]}, "expected numbers"),
-        ({"text": None, "entities": []}, "expected a string `text`"),
-        ({"text": "а"}, "no 'entities'"),
-        ({"text": "а", "entities": [{"start": 0}]}, "expected numbers start and end"),
-        ({"text": "а", "entities": [{"start": 0, "end": 2, "label": "X"}]}, "X at 0..2: outside"),
-        ({"text": "а", "entities": []}, "no entities"),
-    ],
-)
-def test_bad_entities_are_told(tmp_path, record, message):
-    path = records(tmp_path / "t.jsonl", record)
-    with pytest.raises(InputError, match=message):
-        read_tagged(path, path)
-
-
-def squad(path, *answers, context="дом и сад"):
-    qas = [{"id": "1", "question": "что?", "answers": list(answers)}]
-    data = {"data": [{"paragraphs": [{"context": context, "qas": qas}]}]}
-    path.write_text(json.dumps(data), encoding="utf-8")
-    return path
-
-
-def test_questions_are_read_from_squads_format(tmp_path, caplog):
-    good, bad = {"answer_start": 6, "text": "сад"}, {"answer_start": -3, "text": "сад"}
-    path = squad(tmp_path / "s.json", good, bad, good)
-    assert read_asked(path, path).train == [Asked("что?", "дом и сад", ((6, 9),))]
-    assert "1 answers do not stand where they should" in caplog.text
-    with pytest.raises(InputError, match="no questions with answers"):
-        read_asked(squad(path, bad), path)
-    path.write_text("[]")
-    with pytest.raises(InputError, match="not SQuAD's format"):
-        read_asked(path, path)
