@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", action="append", default=[], metavar="NAME", help="compare: this student"
     )
     parser.add_argument(
+        "--seed", action="append", default=[], type=int, metavar="N", help="compare: this seed"
+    )
+    parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="compare: students at once (default 1)"
     )
     parser.add_argument(
@@ -63,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             compared = load_comparison(arguments.config, arguments.set)
             if arguments.check:
                 return 0
-            if arguments.speed and (arguments.only or arguments.force or arguments.jobs > 1):
+            if arguments.speed and (
+                arguments.only or arguments.seed or arguments.force or arguments.jobs > 1
+            ):
                 parser.error("--speed times all students that there are: give it alone")
             if arguments.speed:
                 measure_speed(compared)
@@ -73,10 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     _again(arguments),
                     jobs=arguments.jobs,
                     only=arguments.only,
+                    seeds=arguments.seed,
                     force=arguments.force,
                 )
             else:
-                compare(compared, only=arguments.only, force=arguments.force)
+                compare(compared, only=arguments.only, seeds=arguments.seed, force=arguments.force)
             return 0
         line = Line(load_config(arguments.config, arguments.set), arguments.force)
         if line.config.teacher.config:

@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from rubert_lite import Model, __version__
-from rubert_lite.errors import ConfigError, RubertLiteError
+from rubert_lite.errors import RubertLiteError
 from rubert_lite.normalize import normalize_text
 
-from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, tasks_of
+from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, rows_of, tasks_of
 from .comparison import comparison_table, plot_comparison
 from .config import LineConfig
 from .corpus import expand
@@ -41,15 +41,20 @@ _BEFORE = ("corpus", "vocabulary", "shards", "distil")
 _SAMPLE, _SPEED_TEXTS = 20_000, 1000  # held-out texts that pieces are counted, students timed on
 
 
-def compare(config: CompareConfig, *, only: Sequence[str] = (), force: bool = False) -> None:
-    """Compute the missing cells of the students `only` (default: all) and write the table.
+def compare(
+    config: CompareConfig,
+    *,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    force: bool = False,
+) -> None:
+    """Compute the missing cells of the students `only` and `seeds` (default: all); write the table.
 
     `force` computes them all anew, and makes anew the stages that differ.
     """
     path = Path(config.results)
-    _check_names(config, only)
-    chosen = [s for s in config.students if not only or s.name in only]
-    work = [(s, seed, t) for s in chosen for seed in s.seeds for t in tasks_of(config, s)]
+    rows = rows_of(config, only, seeds)
+    work = [(s, seed, t) for s, seed in rows for t in tasks_of(config, s)]
     bar = tqdm(total=len(work), desc="compare", unit="cell", disable=None)
     for student, seed, task in work:
         bar.set_postfix_str(f"{student.name}, seed {seed}: {task.name}")
@@ -85,22 +90,20 @@ def compare_at_once(
     *,
     jobs: int,
     only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     force: bool = False,
 ) -> None:
-    """Do the same in `jobs` processes of `command`, one student each, the teacher before all.
+    """Do the same in `jobs` processes of `command`, a student and seed each, the teacher's first.
 
     What several students share, such as shards, is made before they begin.
     """
-    _check_names(config, only)
-    chosen = [s for s in config.students if not only or s.name in only]
-    first = config.students[0]
-    if first in chosen:
-        chosen.remove(first)
-        run_rows(command, [first.name], jobs=1)
-    for student in chosen:
-        for seed in student.seeds:
-            run_line(line_of(config, student, seed, force=force), _BEFORE[:-1])
-    run_rows(command, [s.name for s in chosen], jobs=jobs)
+    rows = rows_of(config, only, seeds)
+    words = {f"{s.name}, seed {seed}": ["--only", s.name, "--seed", str(seed)] for s, seed in rows}
+    taught = [name for name, (s, _) in zip(words, rows, strict=True) if s is config.students[0]]
+    run_rows(command, {name: words.pop(name) for name in taught}, jobs=1)
+    for student, seed in rows:
+        run_line(line_of(config, student, seed, force=force), _BEFORE[:-1])
+    run_rows(command, words, jobs=jobs)
 
 
 def measure_speed(config: CompareConfig) -> None:
@@ -129,12 +132,6 @@ def measure_speed(config: CompareConfig) -> None:
                 results[name]["facts"] |= {"ms": value, "shape": shapes[name]}
         write_json(path, results)
         _report(config, results)
-
-
-def _check_names(config: CompareConfig, only: Sequence[str]) -> None:
-    unknown = sorted(set(only) - {s.name for s in config.students})
-    if unknown:
-        raise ConfigError([f"--only {unknown[0]}: no such student"])
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -94,6 +94,26 @@ def tasks_of(config: CompareConfig, student: ComparedStudent) -> list[ComparedTa
     return [t for t in config.tasks if not student.tasks or t.name in student.tasks]
 
 
+def rows_of(
+    config: CompareConfig, only: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[tuple[ComparedStudent, int]]:
+    """Return students and seeds in the order they are computed: every student's first seed first.
+
+    `only` names students, `seeds` seeds; both default to all. Raises ConfigError for a name or seed
+    that the configuration does not have.
+    """
+    unknown = [n for n in only if n not in {s.name for s in config.students}]
+    if unknown:
+        raise ConfigError([f"--only {unknown[0]}: no such student"])
+    chosen = [s for s in config.students if not only or s.name in only]
+    rows = [(k, s, seed) for s in chosen for k, seed in enumerate(s.seeds)]
+    found = [(s, seed) for _, s, seed in sorted(rows, key=lambda row: row[0])]
+    strange = set(seeds) - {seed for _, seed in found}
+    if strange:
+        raise ConfigError([f"--seed {min(strange)}: no student that was asked for has it"])
+    return [(s, seed) for s, seed in found if not seeds or seed in seeds]
+
+
 def line_of(
     config: CompareConfig, student: ComparedStudent, seed: int, *, force: bool = False
 ) -> Line:

@@ -73,7 +73,7 @@ def finetune(
     trained = [*tuned.head.parameters(), *(p for p in model.parameters() if p.requires_grad)]
     batches = -(-len(rows) // tuning.batch_size)
     optimizer = torch.optim.AdamW(
-        trained, lr=tuning.learning_rate, weight_decay=tuning.weight_decay
+        trained, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True
     )
     schedule = _schedule(optimizer, tuning, batches * tuning.epochs)
     chance = np.random.default_rng(tuning.seed)

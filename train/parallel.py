@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +29,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def run_rows(command: Sequence[str], rows: Sequence[str], *, jobs: int) -> None:
-    """Run `command --only ROW` for every row, `jobs` at a time, each with its share of the threads.
+def run_rows(command: Sequence[str], rows: Mapping[str, Sequence[str]], *, jobs: int) -> None:
+    """Run `command` with the words of every row, `jobs` at a time, each with its share of threads.
 
     What the processes say goes to standard error. RubertLiteError names the rows that failed, after
     all have run. When this process is asked to end, they end first.
@@ -41,8 +41,7 @@ def run_rows(command: Sequence[str], rows: Sequence[str], *, jobs: int) -> None:
 
     def run(row: str) -> str:
         logger.info("%s: begins", row)
-        words = [*command, "--only", row]
-        running[row] = subprocess.Popen(words, env=environment, stdout=sys.stderr)
+        running[row] = subprocess.Popen([*command, *rows[row]], env=environment, stdout=sys.stderr)
         status = running[row].wait()
         logger.info("%s: %s", row, "failed" if status else "done")
         return row if status else ""

@@ -7,7 +7,7 @@ import pytest
 from rubert_lite.errors import ConfigError, RubertLiteError
 from train import compare as module
 from train.compare import compare, compare_at_once, measure_speed
-from train.compared import load_comparison
+from train.compared import load_comparison, rows_of
 from train.comparison import comparison_table, kept_shares, plot_comparison
 
 WORDS = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
@@ -214,7 +214,9 @@ def test_several_students_at_once_fill_the_same_table(config, tmp_path, monkeypa
     table = Path("README.md").read_text()
     assert "| match |" in table and "| not trained |" in table
     broken = [*command, "--set", "line='none.toml'"]
-    with pytest.raises(RubertLiteError, match="these students failed: match"):
+    with pytest.raises(
+        RubertLiteError, match="these students failed: match, seed 1, match, seed 2"
+    ):
         compare_at_once(config, broken, jobs=2, only=["match"])
     with pytest.raises(ConfigError, match="--only x: no such student"):
         compare_at_once(config, command, jobs=2, only=["x"])
@@ -235,9 +237,17 @@ def test_students_are_timed_as_they_would_run(config, monkeypatch):
     assert "ms" not in json.loads(Path("results.json").read_text())["teacher"]["facts"]
 
 
-def test_an_unknown_student_is_told(config):
+def test_an_unknown_student_or_seed_is_told(config):
     with pytest.raises(ConfigError, match="--only x: no such student"):
         compare(config, only=["x"])
+    with pytest.raises(ConfigError, match="--seed 2: no student that was asked for has it"):
+        compare(config, only=["teacher"], seeds=[2])
+
+
+def test_first_seeds_come_first(config):
+    found = [(s.name, seed) for s, seed in rows_of(config)]
+    assert found == [("teacher", 42), ("match", 1), ("not trained", 42), ("match", 2)]
+    assert [(s.name, seed) for s, seed in rows_of(config, ["match"], [2])] == [("match", 2)]
 
 
 def row(parameters, *seeds):

@@ -18,7 +18,7 @@ time.sleep(300)
 PARENT = """
 import sys
 from train.parallel import run_rows
-run_rows([sys.executable, "slow.py"], ["a", "b"], jobs=2)
+run_rows([sys.executable, "slow.py"], {"first": ["a"], "second": ["b"]}, jobs=2)
 """
 
 
@@ -59,7 +59,7 @@ def test_threads_are_shared_out_and_failures_are_named(tmp_path, monkeypatch):
         " sys.exit(row == 'bad')"
     )
     with pytest.raises(RubertLiteError, match="these students failed: bad$"):
-        run_rows([sys.executable, "-c", code], ["good", "bad", "more"], jobs=2)
+        run_rows([sys.executable, "-c", code], {n: [n] for n in ("good", "bad", "more")}, jobs=2)
     assert {(tmp_path / n).read_text() for n in ("good", "bad", "more")} == {"4"}
 
 
