@@ -68,12 +68,16 @@ def _sync(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
+def has_state(folder: Path) -> bool:
+    """Tell whether `load_state` would find a checkpoint."""
+    return any(folder.glob("step-*"))
+
+
 def load_state(folder: Path, trainee: Trainee) -> int:
     """Load the newest checkpoint into `trainee`; return its step, 0 where there is none."""
-    found = sorted(folder.glob("step-*"))
-    if not found:
+    if not has_state(folder):
         return 0
-    newest = found[-1]
+    newest = max(folder.glob("step-*"))
     for name, module in trainee.modules.items():
         tensors = load_file(newest / f"{name}.safetensors")
         missing, unexpected = module.load_state_dict(tensors, strict=False)

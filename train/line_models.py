@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer
 
 from .batches import Texts
-from .checkpoint import write_checkpoint
-from .config import SentenceConfig
+from .checkpoint import has_state, write_checkpoint
+from .config import DistilConfig, SentenceConfig, StudentConfig
 from .cooccurrence import count_pairs, ppmi_rows
 from .corpus import expand
 from .distil import distil
@@ -54,12 +54,13 @@ def train_student(line: Line) -> None:
             "teacher": fingerprint_source(line.teacher),
         },
         resumable=True,
+        defaults={"student": StudentConfig.defaults(), "distil": DistilConfig.defaults()},
     )
 
     def work(out: Path) -> None:
         folder = line.folder("02-vocabulary")
         teacher = _load_teacher(line)
-        student = _start(line, teacher)
+        student = _start(line, teacher, resumed=has_state(out / "state"))
         result = distil(
             join_models(line, student, teacher),
             Texts.open(line.folder("03-shards"), "train"),
@@ -93,14 +94,16 @@ def _vocabularies(line: Line) -> tuple[dict[str, Any], dict[str, Any], list[int]
     return base, own, note["teacher_ids"]
 
 
-def _start(line: Line, teacher: torch.nn.Module | None) -> torch.nn.Module:
-    """Build a student and give it its first weights."""
+def _start(line: Line, teacher: torch.nn.Module | None, *, resumed: bool) -> torch.nn.Module:
+    """Build a student and give it its first weights, unless a checkpoint has later ones."""
     c = line.config
     base, own, kept = _vocabularies(line)
     settings = c.student.model_dump(exclude={"initial_rows", "initial_layers", "cut"})
     torch.manual_seed(c.distil.seed)
     student = build(Shape(vocab_size=len(kept), **settings))
     initial = c.student.initial_rows
+    if resumed:
+        return student
     if teacher is not None:
         initialise(
             student,
@@ -153,11 +156,14 @@ def train_sentence(line: Line) -> None:
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
     elsewhere = {"teacher", "teacher_name", "sources", "exclude", "directory", "cache"}
-    elsewhere |= set() if c.row_bits else {"row_bits"}  # stages from before there was a choice
     settings = c.model_dump(exclude=elsewhere)
-    language = line.config.distil.model_dump() if c.language else {}
+    defaults = {k: v for k, v in c.defaults().items() if k not in elsewhere}
     stage = Stage(
-        line.folder("05-sentence"), settings | {"distil": language}, inputs, resumable=True
+        line.folder("05-sentence"),
+        settings | {"distil": line.config.distil.model_dump() if c.language else {}},
+        inputs,
+        resumable=True,
+        defaults=defaults | {"distil": DistilConfig.defaults() if c.language else {}},
     )
 
     def work(out: Path) -> None:

@@ -76,6 +76,7 @@ def learn_task_words(
             "data": fingerprint_files([task.train]),
         },
         resumable=True,
+        defaults={"distil": c.defaults()},
     )
 
     def work(out: Path) -> None:

@@ -18,6 +18,12 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the values of the keys that may be left out."""
+        fields = cls.model_fields.items()
+        return {k: f.get_default() for k, f in fields if not f.is_required()}
+
 
 def load_section(
     kind: type[T],

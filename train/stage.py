@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,8 @@ class Stage:
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]  # name -> fingerprint
     resumable: bool = False  # a partial folder of equal settings is worked on, not thrown away
+    # Of settings that a folder may be older than: it was made with these.
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False) -> bool:
@@ -46,7 +48,7 @@ def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False
     folder = stage.folder
     note = folder / "stage.json"
     if folder.exists():
-        found = json.loads(note.read_text()) if note.is_file() else {}
+        found = _read(note, stage.defaults) if note.is_file() else {}
         if all(found.get(k) == v for k, v in identity.items()):
             logger.info("%s: up to date", folder)
             return False
@@ -54,7 +56,7 @@ def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False
             raise ConfigError([f"{folder}: {p}" for p in _differences(found, identity)])
     partial = folder.with_name(f".{folder.name}.partial")
     started = partial / "started.json"
-    same = started.is_file() and json.loads(started.read_text()) == identity
+    same = started.is_file() and _read(started, stage.defaults) == identity
     if not (stage.resumable and same):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -70,6 +72,16 @@ def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False
     partial.rename(folder)
     logger.info("%s: made in %.1f s", folder, seconds)
     return True
+
+
+def _read(note: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(note.read_text())
+    return found | {"settings": _complete(found["settings"], defaults)}
+
+
+def _complete(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {k: _complete(found.get(k, {}), v) for k, v in defaults.items() if isinstance(v, dict)}
+    return {**defaults, **found, **parts}
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

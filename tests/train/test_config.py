@@ -115,6 +115,20 @@ def test_a_stage_is_made_once_and_told_when_it_differs(tmp_path):
     assert fingerprint_stage(folder) != before
 
 
+def test_a_folder_older_than_a_setting_was_made_with_its_default(tmp_path):
+    def work(out):
+        (out / "x").touch()
+
+    def stage(**later):
+        settings = {"distil": {"steps": 1, **later}}
+        return Stage(tmp_path / "04-x", settings, {}, defaults={"distil": {"steps": 9, "span": 0}})
+
+    assert run_stage(stage(), work)
+    assert not run_stage(stage(span=0), work)
+    with pytest.raises(ConfigError, match="distil: made with .*'span': 0.*, now .*'span': 1"):
+        run_stage(stage(span=1), work)
+
+
 def test_a_stage_that_failed_leaves_nothing_under_its_name(tmp_path):
     stage = Stage(tmp_path / "01-x", {}, {})
 
