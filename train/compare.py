@@ -78,6 +78,7 @@ def compare(
                 cells["distil"] = metrics
                 cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
                 write_json(path, results)
+                _report(config, results)
         bar.update()
     bar.close()
     with locked(path):

@@ -84,15 +84,22 @@ def _cell(values: Sequence[float], digits: int) -> str:
 
 
 def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, out: Path) -> None:
-    """Draw the share of the teacher's score that is kept against parameters, into a PNG."""
+    """Draw the share of the teacher's score that is kept against parameters, into a PNG.
+
+    Nothing is drawn before there is a student with every task.
+    """
+    shares = {
+        name: [100 * k for k in kept_shares(results, name, teacher, columns)] for name in results
+    }
+    if not any(shares.values()):
+        return
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    for name in results:
-        kept = [100 * k for k in kept_shares(results, name, teacher, columns)]
+    for name, kept in shares.items():
         if not kept:
             continue
         size = results[name]["facts"]["parameters"] / 1e6

@@ -109,6 +109,21 @@ def config(tmp_path, monkeypatch):
     return load_comparison(tmp_path / "c.toml")
 
 
+def test_a_table_is_there_after_every_cell(config, monkeypatch):
+    tune, told = module._tune, []
+
+    def killed(config, student, seed, task, line):
+        if told:
+            raise KeyboardInterrupt
+        told.append(task.name)
+        return tune(config, student, seed, task, line)
+
+    monkeypatch.setattr(module, "_tune", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, only=["teacher"])
+    assert "| teacher |" in Path("README.md").read_text() and not Path("kept.png").exists()
+
+
 def test_every_cell_is_computed_once(config, monkeypatch):
     compare(config, only=["teacher"])
     assert set(json.loads(Path("results.json").read_text())) == {"teacher"}
