@@ -76,7 +76,7 @@ def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False
 
 def _read(note: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(note.read_text())
-    return found | {"settings": _complete(found["settings"], defaults)}
+    return found | {"settings": _complete(found.get("settings", {}), defaults)}
 
 
 def _complete(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
