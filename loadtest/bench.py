@@ -25,23 +25,12 @@ from typing import IO, Any
 import numpy as np
 from bench_list import BASELINES, ENGINES, Engine
 from bench_model import make_model
-from bench_report import plot, table
-from texts import make_texts
+from bench_report import plot, publish, table
+from bench_work import Work, make_work, usable_cpus
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Work:
-    """A column: texts, how they are given, and how often."""
-
-    name: str
-    texts: Sequence[str]
-    each: bool  # one at a time
-    threads: int
-    rounds: int
 
 
 @dataclass
@@ -104,40 +93,14 @@ class Process:
                 stream.close()
 
 
-def make_work(tokenizer: Tokenizer, *, quick: bool) -> list[Work]:
-    """Return the workloads; lengths are in pieces of `tokenizer`, specials included."""
-    stream = make_texts(7)
-
-    def exactly(pieces: int) -> str:
-        text = ""
-        while len(tokenizer.encode(text).ids) < pieces:
-            text = f"{text} {next(stream)}".strip()
-        while len(tokenizer.encode(text).ids) > pieces:
-            text = text[:-1].rstrip()
-        return text
-
-    share = 5 if quick else 1
-    real = [next(stream) for _ in range(20_000 // share)]
-    return [
-        Work("one text, 16 pieces", [exactly(16) for _ in range(200 // share)], True, 1, 5),
-        Work("one text, 64 pieces", [exactly(64) for _ in range(100 // share)], True, 1, 5),
-        Work("512 pieces, batch 1", [exactly(512) for _ in range(8 // min(share, 2))], True, 1, 3),
-        Work("512 pieces, batch 16", [exactly(512) for _ in range(16)], False, 1, 3),
-        Work(f"{len(real):,} real lengths", real, False, usable_cpus(), 3),
-    ]
-
-
-def usable_cpus() -> int:
-    """Count the CPUs of this process."""
-    return len(os.sched_getaffinity(0))
-
-
 def measure(
-    folder: Path, out: Path, engines: Sequence[Engine], pythons: Sequence[str], *, quick: bool
+    folder: Path,
+    out: Path,
+    engines: Sequence[Engine],
+    pythons: Sequence[str],
+    works: Sequence[Work],
 ) -> dict[str, Any]:
-    """Run everything on one model directory."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    works = make_work(tokenizer, quick=quick)
+    """Run workloads on one model directory."""
     path = out / "partial.json"
     found: dict[str, Any] = {"engines": {}, "left out": {}}
     homes = {e.label: home_of(e, pythons) for e in engines}
@@ -173,11 +136,12 @@ def measure(
 
 def _run(work: Work, running: list[Process], found: dict[str, Any], out: Path) -> None:
     path = out / "texts.json"
-    path.write_text(json.dumps(list(work.texts), ensure_ascii=False), encoding="utf-8")
     command = {"file": str(path), "each": work.each}
-    times: dict[str, list[float]] = {p.engine.label: [] for p in running}
+    times: dict[str, list[float]] = {p.engine.label: [] for p in running}  # ms a text
     rounds: dict[str, list[float]] = {p.engine.label: [] for p in running}
     for number in tqdm(range(work.rounds + 1), desc=work.name, unit="round", disable=None):
+        texts = work.part(number)
+        path.write_text(json.dumps(list(texts), ensure_ascii=False), encoding="utf-8")
         for process in list(running):
             label = process.engine.label
             try:
@@ -187,17 +151,16 @@ def _run(work: Work, running: list[Process], found: dict[str, Any], out: Path) -
                 running.remove(process)
                 continue
             found["engines"][label]["peak MB"] = answer["memory"]
-            if number:  # the first round warms up
-                times[label] += answer["times"]
-                rounds[label].append(statistics.median(answer["times"]))
+            if number:
+                taken = [1000 * t / (1 if work.each else len(texts)) for t in answer["times"]]
+                times[label] += taken
+                rounds[label].append(statistics.median(taken))
     for process in running:
         label = process.engine.label
-        taken = np.array(times[label]) * 1000
-        per_text = taken if work.each else taken / len(work.texts)
         found["engines"][label]["work"][work.name] = {
             "threads": work.threads,
-            "p50 ms": float(np.percentile(per_text, 50)),
-            "p99 ms": float(np.percentile(per_text, 99)),
+            "p50 ms": float(np.percentile(times[label], 50)),
+            "p99 ms": float(np.percentile(times[label], 99)),
             "spread": float(max(rounds[label]) / min(rounds[label])),
         }
 
@@ -226,6 +189,17 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--python", action="append", default=[], help="interpreters with peers")
     parser.add_argument("--device", choices=list(ENGINES), default="cpu")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="the beginning of workloads' names; the rest of the last run stays",
+    )
+    parser.add_argument(
+        "--engines", default="", help="comma-separated beginnings of engines' names; default: all"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="also into loadtest/results and README.md"
+    )
     parser.add_argument("--quick", action="store_true", help="a fifth of the texts")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -233,7 +207,17 @@ def main() -> int:
     folder = make_model(arguments.package, arguments.out / name, vocabulary=arguments.vocabulary)
     pythons = [sys.executable, *arguments.python]
     device = arguments.device
-    found = measure(folder, arguments.out, ENGINES[device], pythons, quick=arguments.quick)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    works = [
+        w for w in make_work(tokenizer, quick=arguments.quick) if w.name.startswith(arguments.only)
+    ]
+    if not works:
+        parser.error(f"--only {arguments.only!r}: no workload begins so")
+    wanted = tuple(arguments.engines.split(","))
+    engines = [e for e in ENGINES[device] if e.label.startswith(wanted)]
+    if not engines:
+        parser.error(f"--engines {arguments.engines!r}: none begins so")
+    found = measure(folder, arguments.out, engines, pythons, works)
     found["machine"] = {
         "cpu": _processor(),
         "cpus": usable_cpus(),
@@ -241,12 +225,30 @@ def main() -> int:
         "python": platform.python_version(),
     }
     file = arguments.out / (name if device == "cpu" else f"{name}-{device}")
+    if arguments.only or arguments.engines:
+        _keep_others(found, file.with_suffix(".json"))
     (file.with_suffix(".json")).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     plot(found, file.with_suffix(".png"))
+    if arguments.publish:
+        publish(found, file.name, BASELINES[device], _HERE.parent)
     print("\n".join(table(found, BASELINES[device])))
     for label, reason in found["left out"].items():
         print(f"left out: {label}: {reason}", file=sys.stderr)
     return 0
+
+
+def _keep_others(found: dict[str, Any], path: Path) -> None:
+    """Add the workloads of a former run that were not measured now; ratios are of one workload."""
+    if not path.exists():
+        return
+    old = json.loads(path.read_text(encoding="utf-8"))
+    for label, row in old["engines"].items():
+        new = found["engines"].setdefault(label, row)
+        new["work"] = {**row["work"], **new["work"]}
+        new["peak MB"] = max(row.get("peak MB", 0), new.get("peak MB", 0))
+    found["left out"] = {**old["left out"], **found["left out"]}
+    order = [e.label for engines in ENGINES.values() for e in engines]
+    found["engines"] = {k: found["engines"][k] for k in order if k in found["engines"]}
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """The table and the plot of a benchmark."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,34 @@ def table(found: dict[str, Any], baseline: str) -> list[str]:
             if work is None:
                 cells.append("")
                 continue
-            ratio = f" ({base['p50 ms'] / work['p50 ms']:.1f}x)" if base else ""
+            ratio = f" ({_times(base['p50 ms'] / work['p50 ms'])})" if base else ""
             tail = f", p99 {work['p99 ms']:.2f}" if "one text" in name else ""
             cells.append(f"{work['p50 ms']:.3g}{tail}{ratio}")
         facts = (row["cold start s"], row.get("peak MB", 0), row["MB"])
-        cells += [f"{facts[0]:.2f}", f"{facts[1]:.0f}", f"{facts[2]:.1f}"]
+        cells += [f"{facts[0]:.2f}", f"{facts[1]:.0f}", f"{facts[2]:.1f}" if facts[2] else ""]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}x" if ratio >= 0.1 else f"1/{1 / ratio:.0f}"
+
+
+def publish(found: dict[str, Any], name: str, baseline: str, root: Path) -> None:
+    """Keep the numbers and the plot in the repository and fill the table of the README."""
+    results = root / "loadtest" / "results"
+    numbers = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    (results / f"bench-{name}.json").write_text(numbers, encoding="utf-8")
+    plot(found, results / f"bench-{name}.png")
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    begin, end = f"<!-- bench {name} -->", f"<!-- /bench {name} -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise SystemExit(f"{readme}: expected {begin} and {end} around the table")
+    lines = "\n".join(table(found, baseline))
+    readme.write_text(f"{before}{begin}\n{lines}\n{end}{after}", encoding="utf-8")
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
@@ -44,14 +66,17 @@ def plot(found: dict[str, Any], path: Path) -> None:
     )
     labels = list(rows)[::-1]
     for place, (name, axis) in enumerate(zip(names, np.atleast_1d(axes), strict=True)):
-        values = [rows[label]["work"].get(name, {}).get("p50 ms", 0) for label in labels]
+        values = [rows[label]["work"].get(name, {}).get("p50 ms", np.nan) for label in labels]
         colours = ["tab:blue" if x.startswith("rubert_lite") else "tab:gray" for x in labels]
         axis.barh(labels if place == 0 else range(len(labels)), values, color=colours)
+        axis.set_xscale("log")  # from the floor to the teacher it is a thousand times
+        axis.set_xlim(right=4 * np.nanmax(values))
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("ms a text (p50)", fontsize=8)
         if place:
             axis.set_yticks([])
         for y, value in enumerate(values):
-            axis.annotate(f"{value:.3g}", (value, y), fontsize=7, va="center")
+            if not np.isnan(value):
+                axis.annotate(f" {value:.3g}", (value, y), fontsize=7, va="center")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -68,7 +68,7 @@ class Arrivals(User):
             network_timeout=60,
         )
         self.chance = random.Random(PROFILE.seed)
-        self.texts = list(islice(make_texts(PROFILE.seed), _TEXTS))
+        self.texts = list(islice(make_texts(PROFILE.seed, words=PROFILE.words), _TEXTS))
         self.given = 0
         self.pool = Pool(_WAITING)
 

@@ -45,6 +45,7 @@ class Profile:
     limits: tuple[Limit, ...]
     mix: dict[str, float]  # kind -> share of requests
     batch: int = 16  # texts of a `batch` request
+    words: int | None = None  # of every text; None: lengths as real ones have
     seed: int = 1
     connections: int = 64
     encoding: str = "base64"  # of vectors in answers

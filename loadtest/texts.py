@@ -101,13 +101,14 @@ _OPENINGS = [
 ]
 
 
-def make_texts(seed: int) -> Iterator[str]:
-    """Yield texts without end."""
+def make_texts(seed: int, *, words: int | None = None) -> Iterator[str]:
+    """Yield texts without end; all of `words` words if that is given."""
     chance = random.Random(seed)
     number = 0
+    given = words
     while True:
         number += 1
-        words = min(_MOST, max(1, round(_MEDIAN * math.exp(chance.gauss(0, _SIGMA)))))
+        words = given or min(_MOST, max(1, round(_MEDIAN * math.exp(chance.gauss(0, _SIGMA)))))
         parts = [chance.choice(_OPENINGS)] if chance.random() < 0.4 else []
         # A number makes the text new to every cache.
         parts.append(f"{chance.choice(_SUBJECTS)} {number}")

@@ -165,6 +165,9 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Lanes that share an arena wait for its lock: at 16 pieces two were slower than one. One lane
+    # alone is faster with it.
+    options.enable_cpu_mem_arena = lanes == 1
     options.enable_mem_pattern = False  # a plan for every length would be kept for ever
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors; the provider check below says the rest

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -102,6 +103,9 @@ class Model:
         strings.
         """
         check_collection(texts)
+        if len(texts) == 1:  # all that many texts need would cost a fifth more
+            shape = self._shape(normalize, truncate_dim, dtype)
+            return shape.apply(self._stream.read_one(next(iter(texts)), shape.output))
         arrays = self.iter_encode(
             texts, normalize=normalize, truncate_dim=truncate_dim, dtype=dtype, progress=progress
         )
@@ -127,20 +131,14 @@ class Model:
         iterable is read in the calling thread, up to two arrays ahead.
         """
         check_iterable(texts)
-        width = self._width(truncate_dim)
-        if dtype not in _DTYPES:
-            raise InputError(f"dtype {dtype!r}: expected one of {', '.join(_DTYPES)}")
+        shape = self._shape(normalize, truncate_dim, dtype)
 
         def vectors() -> Iterator[NDArray[Any]]:
             total = len(texts) if isinstance(texts, Sequence) else None
             with Progress("encode", total, shown=progress) as bar:
-                for rows in self._stream.read(
-                    texts, "sentence_embedding" if normalize else "pooled"
-                ):
-                    if width < rows.shape[1]:
-                        rows = truncate(rows, width, normalize=normalize)
+                for rows in self._stream.read(texts, shape.output):
                     bar.add(len(rows))
-                    yield rows.astype(_DTYPES[dtype], copy=False)
+                    yield shape.apply(rows)
 
         return vectors()  # the arguments are checked now, not when the first array is asked for
 
@@ -242,10 +240,33 @@ class Model:
             )
         return counts
 
+    def _shape(self, normalize: bool, truncate_dim: int | None, dtype: DType) -> "_Shape":
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype {dtype!r}: expected one of {', '.join(_DTYPES)}")
+        return _Shape(normalize, self._width(truncate_dim), _DTYPES[dtype])
+
     def _width(self, truncate_dim: int | None) -> int:
         if truncate_dim is None:
             return self.dim
         return check_integer("truncate_dim", truncate_dim, low=1, high=self.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How vectors are wanted."""
+
+    normalize: bool
+    width: int
+    dtype: type[np.floating[Any]]
+
+    @property
+    def output(self) -> Output:
+        return "sentence_embedding" if self.normalize else "pooled"
+
+    def apply(self, rows: NDArray[np.float32]) -> NDArray[Any]:
+        if self.width < rows.shape[1]:
+            rows = truncate(rows, self.width, normalize=self.normalize)
+        return rows.astype(self.dtype, copy=False)
 
 
 def _checked(

@@ -45,9 +45,19 @@ class Stream:
                     prepared, following = future.result(), next(stream, None)
                     position += len(prepared.rows)
                     cut += _count_cut(prepared)
+        self._warn(cut)
+        yield self._run(prepared, output)
+
+    def read_one(self, text: object, output: str) -> NDArray[np.float32]:
+        """Return an output [1, width] of one text."""
+        pieces = self._pieces.read([check_text(text, 0)])
+        self._warn(pieces[0].cut)
+        ((_, rows),) = self._engine.run_all([self._batching.join(pieces, (0,))], output)
+        return rows
+
+    def _warn(self, cut: int) -> None:
         if cut:
             logger.warning("%d texts were cut to %d pieces", cut, self._batching.max_length)
-        yield self._run(prepared, output)
 
     def _prepare(self, texts: list[Any], start: int, *, pairs: bool) -> "_Prepared":
         check = check_text_or_pair if pairs else check_text

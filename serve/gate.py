@@ -113,6 +113,8 @@ class Gate:
         try:
             self._admit(path, headers)
             if scope["method"] == "POST":
+                if path != "/tokenize":
+                    self.service.scheduler.check_room()  # before reading what is refused anyway
                 body = await self._body(headers, receive)
                 await self._until_gone(scope, body, receive, noted)
             else:

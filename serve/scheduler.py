@@ -157,6 +157,10 @@ class Scheduler:
         """Pieces of texts that wait for a lane."""
         return self._line.tokens
 
+    def check_room(self) -> None:
+        """Raise Overloaded if the line takes nothing more: known before a request is read."""
+        self._admit(0)
+
     async def compute(
         self, model: Model, texts: Sequence[Pieces], output: Output, *, timeout: float
     ) -> Computed:

@@ -134,6 +134,22 @@ def test_other_paths_and_methods(client):
     assert 'route="other",status="404"' in text and "nothing" not in text
 
 
+def test_a_full_line_refuses_before_a_request_is_read(client):
+    """Reading what is refused anyway would cost the time of those that wait."""
+    line = client.service.scheduler._line
+    line.tokens = 10**9
+    try:
+        for path in ("/v1/embeddings", "/embed", "/predict", "/v2/models/tiny/infer"):
+            found = client.post(path, content=b"{no json", headers={"content-type": "text/html"})
+            assert (found.status_code, found.headers["retry-after"].isdecimal()) == (429, True)
+            assert "1000000000 pieces are waiting" in found.text
+        assert client.post("/tokenize", json={"inputs": "дом"}).status_code == 200
+        assert client.get("/health").status_code == 200
+    finally:
+        line.tokens = 0
+    assert client.post("/embed", content=b"{no json").status_code == 422
+
+
 def test_draining_is_unready_but_answers(client):
     client.service.draining = True
     assert client.get("/health/ready").status_code == 503
