@@ -185,7 +185,11 @@ def main() -> int:
     """Read the arguments, measure, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--package", type=Path, default=Path("rubert_lite/models/distil-16k"))
-    parser.add_argument("--vocabulary", type=Path, help="tokenizer.json of another size")
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        help="tokenizer.json of another size; its folder names the results",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--python", action="append", default=[], help="interpreters with peers")
     parser.add_argument("--device", choices=list(ENGINES), default="cpu")

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+_SHOWN = "rubert_lite int8-static"  # stands for ours in the table of vocabularies
+
 
 def table(found: dict[str, Any], baseline: str) -> list[str]:
     """Write the Markdown table: milliseconds a text, and how many times the baseline's speed."""
@@ -36,20 +38,53 @@ def _times(ratio: float) -> str:
 
 
 def publish(found: dict[str, Any], name: str, baseline: str, root: Path) -> None:
-    """Keep the numbers and the plot in the repository and fill the table of the README."""
+    """Keep the numbers in the repository and fill the tables of the README.
+
+    A model that has a table of its own there gets its plot, too; all stand in that of vocabularies.
+    """
     results = root / "loadtest" / "results"
     numbers = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     (results / f"bench-{name}.json").write_text(numbers, encoding="utf-8")
-    plot(found, results / f"bench-{name}.png")
     readme = root / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    begin, end = f"<!-- bench {name} -->", f"<!-- /bench {name} -->"
-    before, found_begin, rest = text.partition(begin)
+    if _insert(readme, f"bench {name}", table(found, baseline)):
+        plot(found, results / f"bench-{name}.png")
+    models = {
+        path.stem.removeprefix("bench-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in results.glob("bench-*.json")
+    }
+    _insert(readme, "vocabularies", vocabularies(models, baseline))
+
+
+def vocabularies(models: dict[str, dict[str, Any]], baseline: str) -> list[str]:
+    """Write the Markdown table of one engine's times for several vocabularies, small ones first."""
+    rows = {n: m["engines"] for n, m in models.items() if _SHOWN in m["engines"]}
+    names = sorted(rows, key=lambda name: float(rows[name][_SHOWN]["MB"]))
+    works = list(dict.fromkeys(w for name in names for w in rows[name][_SHOWN]["work"]))
+    lines = ["| | MB | " + " | ".join(works) + " |", "|" + " --- |" * (len(works) + 2)]
+    for name in names:
+        ours, base = rows[name][_SHOWN]["work"], rows[name].get(baseline, {}).get("work", {})
+        cells = []
+        for work in works:
+            if work not in ours:
+                cells.append("")
+                continue
+            mine = ours[work]["p50 ms"]
+            ratio = f" ({_times(base[work]['p50 ms'] / mine)})" if work in base else ""
+            cells.append(f"{mine:.3g}{ratio}")
+        lines.append(f"| {name} | {rows[name][_SHOWN]['MB']:.1f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _insert(readme: Path, name: str, lines: list[str]) -> bool:
+    """Put lines between the marks of a name; return whether there are any."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found_begin, rest = readme.read_text(encoding="utf-8").partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
-        raise SystemExit(f"{readme}: expected {begin} and {end} around the table")
-    lines = "\n".join(table(found, baseline))
-    readme.write_text(f"{before}{begin}\n{lines}\n{end}{after}", encoding="utf-8")
+        return False
+    text = "\n".join(lines)
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    return True
 
 
 def plot(found: dict[str, Any], path: Path) -> None:

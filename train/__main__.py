@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seed", action="append", default=[], type=int, metavar="N", help="compare: this seed"
     )
     parser.add_argument(
+        "--task", action="append", default=[], metavar="NAME", help="compare: this task"
+    )
+    parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="compare: students at once (default 1)"
     )
     parser.add_argument(
@@ -67,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.check:
                 return 0
             if arguments.speed and (
-                arguments.only or arguments.seed or arguments.force or arguments.jobs > 1
+                arguments.only
+                or arguments.seed
+                or arguments.task
+                or arguments.force
+                or arguments.jobs > 1
             ):
                 parser.error("--speed times all students that there are: give it alone")
             if arguments.speed:
@@ -82,7 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                     force=arguments.force,
                 )
             else:
-                compare(compared, only=arguments.only, seeds=arguments.seed, force=arguments.force)
+                compare(
+                    compared,
+                    only=arguments.only,
+                    seeds=arguments.seed,
+                    tasks=arguments.task,
+                    force=arguments.force,
+                )
             return 0
         line = Line(load_config(arguments.config, arguments.set), arguments.force)
         if line.config.teacher.config:
@@ -111,6 +124,8 @@ def _again(arguments: argparse.Namespace) -> list[str]:
     words = [sys.executable, "-m", package, "compare", "--config", str(arguments.config)]
     for override in arguments.set:
         words += ["--set", override]
+    for task in arguments.task:
+        words += ["--task", task]
     return [*words, *(["--force"] if arguments.force else [])]
 
 

@@ -46,15 +46,16 @@ def compare(
     *,
     only: Sequence[str] = (),
     seeds: Sequence[int] = (),
+    tasks: Sequence[str] = (),
     force: bool = False,
 ) -> None:
-    """Compute the missing cells of the students `only` and `seeds` (default: all); write the table.
+    """Compute missing cells, `only` of these students, of these seeds and tasks; write the table.
 
     `force` computes them all anew, and makes anew the stages that differ.
     """
     path = Path(config.results)
     rows = rows_of(config, only, seeds)
-    work = [(s, seed, t) for s, seed in rows for t in tasks_of(config, s)]
+    work = [(s, seed, t) for s, seed in rows for t in tasks_of(config, s, seed, tasks)]
     bar = tqdm(total=len(work), desc="compare", unit="cell", disable=None)
     for student, seed, task in work:
         bar.set_postfix_str(f"{student.name}, seed {seed}: {task.name}")
@@ -144,7 +145,7 @@ def _identity(config: CompareConfig, student: ComparedStudent, task: ComparedTas
     line = line_of(config, student, 0)
     parts: dict[str, Any] = {
         "line": _followed(line),
-        "task": task.model_dump(exclude={"heading", "score"}, exclude_defaults=True),
+        "task": task.tuning(given=True),
         "data": fingerprint_files([task.train, task.dev]),
         "version": __version__,
     }
@@ -172,12 +173,15 @@ def _tune(
 ) -> dict[str, float]:
     teacher = config.students[0]
     first = teacher.seeds[0]
-    knows = line_of(config, teacher, first).folder(_folder(task, first))
-    settings = task.model_dump(exclude={"heading", "score"})
-    settings |= {"name": f"{task.name}-{seed}", "seed": seed}
+    knows = line_of(config, teacher, first).folder(f"06-{task.name}-{first}")
+    settings = task.tuning()
+    name = f"{task.name}-{seed}"
+    if student.like:  # the folder is another row's, too
+        name += f"-{student.name.replace(' ', '-')}"
+    settings |= {"name": name, "seed": seed}
     if student.soft:
         settings["soft"] = str(knows)
-    words = line.folder(f"05-words-{task.name}-{seed}")
+    words = line.folder(f"05-words-{name}")
     if student.words:
         learn_task_words(line, task, words, teacher=knows, steps=student.words)
         settings["source"] = str(words)
@@ -185,16 +189,12 @@ def _tune(
         LineConfig.model_validate(line.config.model_dump() | {"finetune": settings}), force=True
     )
     finetune_head(tuned)
-    folder = tuned.folder(_folder(task, seed))
-    scores: dict[str, float] = _read(folder / "training.json")["metrics"][f"{task.name}-{seed}"]
+    folder = tuned.folder(f"06-{name}")
+    scores: dict[str, float] = _read(folder / "training.json")["metrics"][name]
     if not (student.keep or student is teacher):
         shutil.rmtree(folder)  # its scores are what is wanted
         shutil.rmtree(words, ignore_errors=True)
     return scores
-
-
-def _folder(task: ComparedTask, seed: int) -> str:
-    return f"06-{task.name}-{seed}"
 
 
 def _shape(line: Line) -> str:
@@ -238,7 +238,10 @@ def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
         row = results.get(student.name)
         if row is None:
             continue
-        wanted = {t.name: _identity(config, student, t) for t in tasks_of(config, student)}
+        wanted = {
+            t.name: _identity(config, student, t)
+            for t in tasks_of(config, student, student.seeds[0])
+        }
         seeds = {}
         for seed in map(str, student.seeds):
             cells = row["seeds"].get(seed, {"tasks": {}})["tasks"]
@@ -248,7 +251,9 @@ def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
         current[student.name] = {"facts": row["facts"], "seeds": seeds}
     teacher = config.students[0].name
     columns = {t.name: (t.heading or t.name, t.score) for t in config.tasks}
+    counted = {t.name: columns[t.name] for t in config.tasks if not t.aside}
     if config.table:
-        insert(Path(config.table), "comparison", comparison_table(current, teacher, columns))
+        lines = comparison_table(current, teacher, columns, counted)
+        insert(Path(config.table), "comparison", lines)
     if config.plot:
-        plot_comparison(current, teacher, columns, Path(config.plot))
+        plot_comparison(current, teacher, counted, Path(config.plot))

@@ -19,6 +19,12 @@ class ComparedTask(FinetuneConfig):
 
     score: str  # e.g. weighted_f1
     heading: str = ""  # of its column
+    # The teacher knows nothing of it: told for first seeds alone, not counted in what is kept
+    aside: bool = False
+
+    def tuning(self, *, given: bool = False) -> dict[str, Any]:
+        """Return how students are tuned on it: all settings, or those `given` that differ."""
+        return self.model_dump(exclude={"heading", "score", "aside"}, exclude_defaults=given)
 
 
 class ComparedStudent(Section):
@@ -27,6 +33,7 @@ class ComparedStudent(Section):
     name: str
     line: str = ""  # TOML of a line that is taken as it stands, in its own folder: the teacher's
     set: dict[str, Any] = {}  # changes of the common line, table by table
+    like: str = ""  # another row, whose trained student this one takes and tunes in its own way
     seeds: list[int] = Field([42], min_length=1)  # of distillation and tuning together
     tasks: list[str] = []  # names; default: all
     soft: bool = False  # tuned on the probabilities of the first row's tuned model, not on labels
@@ -73,8 +80,12 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
     known = {t.name for t in config.tasks}
     for student in config.students:
         problems += [f"{student.name}: no task {t!r}" for t in student.tasks if t not in known]
-        if student.line and student.set:
-            problems.append(f"{student.name}: line and set exclude each other")
+        if sum(map(bool, (student.line, student.set, student.like))) > 1:
+            problems.append(f"{student.name}: line, set and like exclude each other")
+        model = next((s for s in config.students if s.name == student.like), None)
+        if student.like and (model is None or model.like):
+            problems.append(f"{student.name}: like = {student.like!r} is no row that is trained")
+            continue
         try:
             line_of(config, student, student.seeds[0])
         except ConfigError as error:
@@ -89,9 +100,23 @@ def _tuned(config: CompareConfig, task: ComparedTask) -> ComparedTask:
     return ComparedTask.model_validate(config.tuning | task.model_dump(exclude_unset=True))
 
 
-def tasks_of(config: CompareConfig, student: ComparedStudent) -> list[ComparedTask]:
-    """Return the tasks of a student."""
-    return [t for t in config.tasks if not student.tasks or t.name in student.tasks]
+def tasks_of(
+    config: CompareConfig, student: ComparedStudent, seed: int, names: Sequence[str] = ()
+) -> list[ComparedTask]:
+    """Return the tasks of a student and seed, of these `names` (default: all).
+
+    Raises ConfigError for a name that the configuration does not have.
+    """
+    unknown = set(names) - {t.name for t in config.tasks}
+    if unknown:
+        raise ConfigError([f"--task {min(unknown)}: no such task"])
+    return [
+        t
+        for t in config.tasks
+        if (not student.tasks or t.name in student.tasks)
+        and (not names or t.name in names)
+        and (not t.aside or seed == student.seeds[0])
+    ]
 
 
 def rows_of(
@@ -118,6 +143,8 @@ def line_of(
     config: CompareConfig, student: ComparedStudent, seed: int, *, force: bool = False
 ) -> Line:
     """Return the training line of a student and seed."""
+    if student.like:
+        student = next(s for s in config.students if s.name == student.like)
     if student.line:
         return Line(load_config(Path(student.line)), force)
     folder = f"{config.run}/{student.name.replace(' ', '-')}-{seed}"

@@ -39,8 +39,10 @@ def kept_shares(
     return shares
 
 
-def comparison_table(results: Mapping[str, Any], teacher: str, columns: Columns) -> list[str]:
-    """Write a Markdown table, a row for each of `results`.
+def comparison_table(
+    results: Mapping[str, Any], teacher: str, columns: Columns, counted: Columns
+) -> list[str]:
+    """Write a Markdown table, a row for each of `results`; what is kept is told of `counted`.
 
     A cell with several seeds is mean ± standard deviation.
     """
@@ -58,7 +60,7 @@ def comparison_table(results: Mapping[str, Any], teacher: str, columns: Columns)
             whole = results[teacher]["facts"]["parameters"]
             times = f"{whole / facts['parameters']:.1f}x"
         cells = [_cell(scores_of(found, t, s), 3) for t, (_, s) in columns.items()]
-        kept = [100 * k for k in kept_shares(results, name, teacher, columns)]
+        kept = [100 * k for k in kept_shares(results, name, teacher, counted)]
         lines.append(
             row(
                 [

@@ -6,6 +6,7 @@ Levy and Goldberg, "Neural word embedding as implicit matrix factorization" (201
 context counts and symmetric singular values (Levy, Goldberg and Dagan 2015).
 """
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from .shards import Side
 
+_ITERATIONS = 3  # of subspaces
 _MERGE = 8  # shards counted between two merges: bounds the memory
 
 
@@ -77,10 +79,28 @@ def ppmi_rows(
     ppmi = (mass / expected).log().clamp(min=0)
     matrix = torch.sparse_coo_tensor(counts.indices(), ppmi, (size, size), check_invariants=True)
     torch.manual_seed(seed)
-    u, s, _ = torch.svd_lowrank(matrix, q=min(width + 32, size), niter=3)
+    u, s = _left_vectors(matrix, min(width + 32, size))
     found = u[:, :width] * s[:width].sqrt()
     seen = alone > 0
     found[seen] -= found[seen].mean(0)
     found[~seen] = 0.0
     scaled: Tensor = found / found[seen].std()
     return scaled
+
+
+def _left_vectors(matrix: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the first left singular vectors [n, width] and values [width] of a sparse [n, n].
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 5.1), as
+    torch.svd_lowrank does it, which reads no compressed rows: they take a third of the time.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        across = matrix.coalesce().to_sparse_csr()
+        down = matrix.t().coalesce().to_sparse_csr()
+    basis = torch.linalg.qr(across @ torch.randn(matrix.shape[1], width)).Q
+    for _ in range(_ITERATIONS):
+        basis = torch.linalg.qr(down @ basis).Q
+        basis = torch.linalg.qr(across @ basis).Q
+    u, s, _ = torch.linalg.svd((down @ basis).T, full_matrices=False)
+    return basis @ u, s

@@ -22,10 +22,14 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from a file while it is read, changed and written."""
+    """Keep other processes from a file or folder while it is read, changed and written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("%s: another process is at it; waiting", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

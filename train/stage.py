@@ -18,6 +18,8 @@ from typing import Any
 from rubert_lite import __version__
 from rubert_lite.errors import ConfigError
 
+from .parallel import locked
+
 logger = logging.getLogger(__name__)
 
 _EDGE = 1 << 20  # bytes of either end of a source file that its fingerprint reads
@@ -38,22 +40,39 @@ class Stage:
 def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False) -> bool:
     """Make the stage unless it is there; return whether it was made now.
 
-    Raises ConfigError when the folder was made from something else and `force` is off.
+    While another process makes it, this one waits. Raises ConfigError when the folder was made from
+    something else and `force` is off.
     """
     identity = {
         "settings": json.loads(json.dumps(stage.settings)),
         "inputs": dict(stage.inputs),
         "version": __version__,
     }
-    folder = stage.folder
-    note = folder / "stage.json"
-    if folder.exists():
-        found = _read(note, stage.defaults) if note.is_file() else {}
-        if all(found.get(k) == v for k, v in identity.items()):
-            logger.info("%s: up to date", folder)
+    if _is_made(stage, identity, force=force):
+        return False
+    with locked(stage.folder):
+        if _is_made(stage, identity, force=force):  # while this process waited
             return False
-        if not force:
-            raise ConfigError([f"{folder}: {p}" for p in _differences(found, identity)])
+        _make(stage, identity, work)
+    return True
+
+
+def _is_made(stage: Stage, identity: Mapping[str, Any], *, force: bool) -> bool:
+    folder = stage.folder
+    if not folder.exists():
+        return False
+    note = folder / "stage.json"
+    found = _read(note, stage.defaults) if note.is_file() else {}
+    if all(found.get(k) == v for k, v in identity.items()):
+        logger.info("%s: up to date", folder)
+        return True
+    if not force:
+        raise ConfigError([f"{folder}: {p}" for p in _differences(found, identity)])
+    return False
+
+
+def _make(stage: Stage, identity: Mapping[str, Any], work: Callable[[Path], None]) -> None:
+    folder = stage.folder
     partial = folder.with_name(f".{folder.name}.partial")
     started = partial / "started.json"
     same = started.is_file() and _read(started, stage.defaults) == identity
@@ -71,7 +90,6 @@ def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False
         shutil.rmtree(folder)
     partial.rename(folder)
     logger.info("%s: made in %.1f s", folder, seconds)
-    return True
 
 
 def _read(note: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:

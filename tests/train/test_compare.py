@@ -7,8 +7,7 @@ import pytest
 from rubert_lite.errors import ConfigError, RubertLiteError
 from train import compare as module
 from train.compare import compare, compare_at_once, measure_speed
-from train.compared import load_comparison, rows_of
-from train.comparison import comparison_table, kept_shares, plot_comparison
+from train.compared import load_comparison, rows_of, tasks_of
 
 WORDS = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
 LINE = """
@@ -77,6 +76,12 @@ set = { distil = { steps = 0 } }
 tasks = ["food"]
 words = 2
 soft = true
+[[students]]
+name = "match, soft"
+like = "match"
+seeds = [1]
+tasks = ["food"]
+soft = true
 [[tasks]]
 name = "food"
 heading = "food acc"
@@ -130,7 +135,7 @@ def test_every_cell_is_computed_once(config, monkeypatch):
     compare(config)
     found = json.loads(Path("results.json").read_text())
     assert {n: sorted(r["seeds"]) for n, r in found.items()} == {
-        "teacher": ["42"], "match": ["1", "2"], "not trained": ["42"]
+        "teacher": ["42"], "match": ["1", "2"], "not trained": ["42"], "match, soft": ["1"]
     }  # fmt: skip
     assert set(found["match"]["seeds"]["1"]["tasks"]) == {"food", "mood"}
     assert set(found["not trained"]["seeds"]["42"]["tasks"]) == {"food"}
@@ -210,6 +215,8 @@ def test_force_makes_stages_anew(config, tmp_path):
         ('score = "accuracy"', 'score = "acc"', "tasks.food: score = 'acc', expected one of acc"),
         ("kl = 1.0", "kll = 1.0", "match: distil.kll: unknown key; did you mean 'kl'"),
         ('line = "teacher.toml"', 'line = "none.toml"', "teacher: none.toml: no such file"),
+        ('like = "match"', 'like = "mach"', "like = 'mach' is no row that is trained"),
+        ('like = "match"', 'like = "match"\nline = "t.toml"', "line, set and like exclude each"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(config, tmp_path, old, new, message):
@@ -224,7 +231,7 @@ def test_several_students_at_once_fill_the_same_table(config, tmp_path, monkeypa
     compare_at_once(config, command, jobs=2)
     found = json.loads(Path("results.json").read_text())
     assert {n: sorted(r["seeds"]) for n, r in found.items()} == {
-        "teacher": ["42"], "match": ["1", "2"], "not trained": ["42"]
+        "teacher": ["42"], "match": ["1", "2"], "not trained": ["42"], "match, soft": ["1"]
     }  # fmt: skip
     table = Path("README.md").read_text()
     assert "| match |" in table and "| not trained |" in table
@@ -257,34 +264,22 @@ def test_an_unknown_student_or_seed_is_told(config):
         compare(config, only=["x"])
     with pytest.raises(ConfigError, match="--seed 2: no student that was asked for has it"):
         compare(config, only=["teacher"], seeds=[2])
+    with pytest.raises(ConfigError, match="--task x: no such task"):
+        compare(config, tasks=["x"])
 
 
 def test_first_seeds_come_first(config):
     found = [(s.name, seed) for s, seed in rows_of(config)]
-    assert found == [("teacher", 42), ("match", 1), ("not trained", 42), ("match", 2)]
+    assert found == [
+        ("teacher", 42), ("match", 1), ("not trained", 42), ("match, soft", 1), ("match", 2)
+    ]  # fmt: skip
     assert [(s.name, seed) for s, seed in rows_of(config, ["match"], [2])] == [("match", 2)]
 
 
-def row(parameters, *seeds):
-    cells = {str(i): {"tasks": {t: {"s": v} for t, v in s.items()}} for i, s in enumerate(seeds)}
-    return {"facts": {"parameters": parameters, "pieces_per_1000": 200}, "seeds": cells}
-
-
-def test_the_table_tells_means_spreads_and_shares(tmp_path):
-    results = {
-        "T": row(10_000_000, {"a": 0.8, "b": 0.5}),
-        "s": row(1_000_000, {"a": 0.6, "b": 0.5}, {"a": 0.4, "b": 0.5}),
-        "part": row(1_000_000, {"a": 0.6}),
-    }
-    columns = {"a": ("A", "s"), "b": ("B", "s")}
-    assert kept_shares(results, "s", "T", columns) == pytest.approx([0.875, 0.75])
-    assert kept_shares(results, "part", "T", columns) == []
-    table = comparison_table(results, "T", columns)
-    assert table[0].startswith("|  | M parameters | smaller |")
-    assert table[2] == "| T | 10.00 | 1.0x | 200 |  | 0.800 | 0.500 | 100.0 |"
-    assert table[3] == (
-        "| s | 1.00 | 10.0x | 200 |  | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 |"
-    )
-    assert table[4] == "| part | 1.00 | 10.0x | 200 |  | 0.600 |  |  |"
-    plot_comparison(results, "T", columns, tmp_path / "p.png")
-    assert (tmp_path / "p.png").stat().st_size > 1000
+def test_a_task_aside_is_for_first_seeds_alone(config):
+    told, aside = config.tasks[0], config.tasks[0].model_copy(update={"name": "b", "aside": True})
+    config = config.model_copy(update={"tasks": [told, aside]})
+    match = config.students[1]
+    assert [t.name for t in tasks_of(config, match, 1)] == [told.name, "b"]
+    assert [t.name for t in tasks_of(config, match, 2)] == [told.name]
+    assert [t.name for t in tasks_of(config, match, 1, ["b"])] == ["b"]

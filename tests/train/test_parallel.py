@@ -2,13 +2,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rubert_lite.errors import RubertLiteError
 from train.parallel import locked, run_rows
+from train.stage import Stage, run_stage
 
 SLOW = """
 import os, sys, time
@@ -78,3 +81,25 @@ def test_a_locked_file_is_changed_by_one_at_a_time(tmp_path):
     assert [p.wait(timeout=60) for p in both] == [0, 0]
     with locked(tmp_path / "n"):
         assert (tmp_path / "n").read_text() == "40"
+
+
+def test_a_stage_is_made_by_one_process_at_a_time(tmp_path):
+    """The second waits and finds it made; both would have written into one folder."""
+    began, may_end, made = threading.Event(), threading.Event(), []
+
+    def work(folder):
+        made.append(folder)
+        began.set()
+        assert may_end.wait(60)
+        (folder / "text").write_text("whole")
+
+    stage = Stage(tmp_path / "04-student", {"size": 1}, {}, resumable=True)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run_stage, stage, work)
+        assert began.wait(60)
+        second = pool.submit(run_stage, stage, work)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        may_end.set()
+        assert first.result(60) and not second.result(60)
+    assert len(made) == 1 and (stage.folder / "text").read_text() == "whole"
