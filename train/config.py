@@ -153,6 +153,9 @@ class SentenceConfig(Section):
     teacher_name: str = ""  # for the model card; default: the last part of `teacher`
     sources: list[PairSourceConfig] = Field(min_length=1)
     exclude: list[str] = []  # files whose texts stay out on either side
+    # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
+    # distil-16k --variants safetensors` writes; default: the student of this line
+    source: str = ""
     directory: str = ""  # where 05-vectors lies, to share it between configurations
     cache: str = "runs/vectors"  # teacher vectors, a folder for each teacher
     max_chars: int = Field(500, ge=20)

@@ -1,6 +1,7 @@
 """The stages of the line that train encoders: distil and sentence."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+
+from rubert_lite.errors import ConfigError
 
 from .batches import Texts
 from .checkpoint import has_state, write_checkpoint
@@ -36,8 +39,11 @@ from .student import (
     load_masked_lm,
     output_rows,
     repeat_positions,
+    start_head,
 )
 from .tasks import Task
+
+logger = logging.getLogger(__name__)
 
 # Standard deviation of such rows: large against a step of Adam, so that they are not washed out.
 _COOCCURRENCE_SCALE = 0.1
@@ -46,6 +52,9 @@ _COOCCURRENCE_SCALE = 0.1
 def train_student(line: Line) -> None:
     """Run the distillation stage (or pretraining, without a teacher)."""
     c = line.config
+    if c.sentence is not None and c.sentence.source:
+        logger.info("%s: not needed, sentence.source is given", line.folder("04-student"))
+        return
     stage = Stage(
         line.folder("04-student"),
         {"student": c.student.model_dump(), "distil": c.distil.model_dump()},
@@ -149,13 +158,14 @@ def train_sentence(line: Line) -> None:
     c = line.config.sentence
     if c is None:
         return
+    source = Path(c.source) if c.source else line.folder("04-student")
     inputs = {
-        name: fingerprint_stage(line.folder(folder))
-        for name, folder in (("vectors", "05-vectors"), ("student", "04-student"))
+        "vectors": fingerprint_stage(line.folder("05-vectors")),
+        "student": fingerprint_source(c.source) if c.source else fingerprint_stage(source),
     }
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
-    elsewhere = {"teacher", "teacher_name", "sources", "exclude", "directory", "cache"}
+    elsewhere = {"teacher", "teacher_name", "sources", "exclude", "source", "directory", "cache"}
     settings = c.model_dump(exclude=elsewhere)
     defaults = {k: v for k, v in c.defaults().items() if k not in elsewhere}
     stage = Stage(
@@ -167,8 +177,7 @@ def train_sentence(line: Line) -> None:
     )
 
     def work(out: Path) -> None:
-        source = line.folder("04-student")
-        student = load_masked_lm(source)
+        student = _learns_on(line, source) if c.source else load_masked_lm(source)
         tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
         data = out / "data"
         if not (data / "done").exists():
@@ -206,6 +215,27 @@ def train_sentence(line: Line) -> None:
         shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
+
+
+def _learns_on(line: Line, source: Path) -> torch.nn.Module:
+    """Load what the sentence stage goes on from."""
+    c = line.config.sentence
+    assert c is not None
+    student = load_masked_lm(source, headless=True)
+    specs = (
+        json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        for folder in (source, line.folder("02-vocabulary"))
+    )
+    if len({json.dumps(s["model"]["vocab"], sort_keys=True) for s in specs}) > 1:
+        raise ConfigError(
+            [
+                f"sentence.source: {source} has other pieces than the line: set vocabulary.method ="
+                f' "full" and vocabulary.tokenizer = "{source}"'
+            ]
+        )
+    if c.language:
+        start_head(student)
+    return student
 
 
 def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> Sources:

@@ -48,14 +48,16 @@ def add_sentence_stage(
     config = line.config.sentence
     assert config is not None
     text = (line.folder("05-vectors") / "pairs.json").read_text(encoding="utf-8")
-    training["corpora"] += [
+    read = [
         {"name": r["name"], "license": r["license"], "texts": r["kept"], "use": "pairs"}
         for r in json.loads(text)
     ]
-    training["corpora"] += [
+    read += [
         {"name": t.name, "license": t.license, "texts": n, "use": "labels"}
         for t, n in zip(config.tasks, labelled, strict=True)
     ]
+    # A model that learns on (sentence.source) may have read them before.
+    training["corpora"] += [r for r in read if r not in training["corpora"]]
     training["config"]["sentence"] = config.model_dump()
     training["sentence_stage"] = True
     name = config.teacher_name or Path(config.teacher).name

@@ -162,6 +162,22 @@ def load_masked_lm(
     return loaded
 
 
+def start_head(model: nn.Module) -> None:
+    """Give a model without a masked-LM head one that can learn: identity, norm, no bias."""
+    m: Any = model
+    if not getattr(m.config, "headless", False):
+        return
+    if m.config.model_type == "bert":
+        dense, norm = m.cls.predictions.transform.dense, m.cls.predictions.transform.LayerNorm
+    else:
+        dense, norm = m.vocab_transform, m.vocab_layer_norm
+    nn.init.eye_(dense.weight)
+    nn.init.ones_(norm.weight)
+    for bias in (dense.bias, norm.bias, output_rows(model)[2]):
+        nn.init.zeros_(bias)
+    del m.config.headless
+
+
 def hidden_size(model: nn.Module) -> int:
     """Return the width of the hidden states."""
     config: Any = model.config

@@ -1,0 +1,128 @@
+"""A sentence stage that goes on from a released encoder, which has no masked-LM head."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import DistilBertModel
+
+from rubert_lite.errors import ConfigError
+from train import line_vectors
+from train.config import load_config
+from train.folders import Line
+from train.line import STAGES, run_line
+from train.student import encoder, load_masked_lm, mean_pooled, output_rows, start_head
+
+LINE = """
+run = "runs/first"
+[corpus]
+directory = "corpus"
+min_chars = 1
+buckets = 2
+valid_share = 0.2
+[[corpus.sources]]
+name = "words"
+files = ["words.txt"]
+license = "CC0"
+[vocabulary]
+method = "train"
+size = 60
+min_char_count = 1
+[shards]
+max_length = 16
+processes = 1
+[student]
+layers = 1
+hidden_size = 8
+heads = 2
+ffn_size = 16
+max_length = 32
+[distil]
+alignment = "none"
+mlm = 1.0
+steps = 1
+tokens_per_batch = 200
+[sentence]
+teacher = "words.txt"
+prefixes = [4]
+max_length = 16
+language = 0.1
+language_tokens = 100
+steps = 1
+tokens_per_batch = 100
+learning_rate = 1e-5
+[[sentence.sources]]
+name = "pairs"
+files = ["words.txt"]
+license = "CC0"
+"""
+MORE = """
+base = "first.toml"
+run = "runs/more"
+[vocabulary]
+method = "full"
+tokenizer = "released"
+[sentence]
+source = "released"
+bag = 0.1
+"""
+UNTIL_SENTENCE = list(STAGES)[: list(STAGES).index("sentence") + 1]
+
+
+@pytest.fixture
+def released(tmp_path, monkeypatch):
+    """What a user has: an encoder without a head, its tokenizer, what it was taught."""
+    monkeypatch.chdir(tmp_path)
+    words = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
+    lines = [f"{a} и {b}, {c}." for a in words for b in words for c in words[:3]]
+    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "first.toml").write_text(LINE, encoding="utf-8")
+    (tmp_path / "more.toml").write_text(MORE, encoding="utf-8")
+
+    def encode(texts):
+        return np.stack([np.random.default_rng(len(t)).normal(size=8) for t in texts])
+
+    monkeypatch.setattr(line_vectors, "open_encoder", lambda *_, **__: encode)
+    first = Line(load_config(Path("first.toml")))
+    run_line(first, UNTIL_SENTENCE)
+    made = first.folder("05-sentence")
+    encoder(load_masked_lm(made)).save_pretrained("released")
+    for name in ("tokenizer.json", "training.json"):
+        shutil.copyfile(made / name, Path("released") / name)
+    return Path("released")
+
+
+def test_a_released_encoder_learns_on(released):
+    line = Line(load_config(Path("more.toml")))
+    run_line(line, UNTIL_SENTENCE)
+    assert not line.folder("04-student").exists()
+    before, after = DistilBertModel.from_pretrained(released), line.folder("05-sentence")
+    ids, mask = torch.tensor([[2, 9, 11, 3]]), torch.ones(1, 4, dtype=torch.bool)
+    now = mean_pooled(load_masked_lm(after).eval(), ids, mask)
+    was = before.eval()(input_ids=ids).last_hidden_state.mean(1)
+    torch.testing.assert_close(now, was, atol=1e-2, rtol=0)  # a step at 1e-5
+    assert not torch.equal(now, was)
+    training = json.loads((after / "training.json").read_text(encoding="utf-8"))
+    assert [c["name"] for c in training["corpora"]] == ["words", "pairs"]  # once each
+
+
+def test_other_pieces_are_told(released):
+    text = MORE.replace('method = "full"\ntokenizer = "released"\n', "size = 50\n")
+    Path("more.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r'vocabulary.tokenizer = "released"'):
+        run_line(Line(load_config(Path("more.toml"))), UNTIL_SENTENCE)
+
+
+def test_a_new_head_is_one_that_can_learn(released):
+    model = load_masked_lm(released, headless=True)
+    start_head(model)
+    transform, rows, bias = output_rows(model)
+    found = transform(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
+    loss = torch.nn.functional.cross_entropy(found @ rows.T + bias, torch.tensor([7, 8, 9]))
+    loss.backward()
+    missing = [n for n, p in model.named_parameters() if n.startswith("vocab_") and p.grad is None]
+    assert not missing and not hasattr(model.config, "headless")
+    assert all(p.grad.any() for n, p in model.named_parameters() if n.startswith("vocab_"))
