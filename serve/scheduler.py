@@ -115,6 +115,8 @@ class _Line:
                 if group:
                     candidates.append(group.popleft())
             group.extendleft(candidates)
+            while group and group[0].taken:  # a full batch left what it took, such as its head
+                group.popleft()
             if not group:
                 del self.groups[head.group]
             if batch:

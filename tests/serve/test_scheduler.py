@@ -280,3 +280,17 @@ def test_many_requests_from_many_lanes_all_get_their_rows():
         scheduler.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("length", [10, 200, 300])  # batches of 51, 2 and 1 texts
+def test_nothing_of_a_text_stays_when_it_is_computed(scheduler, slow, length):
+    async def run():
+        slow.let.release(10_000)
+        for first in range(20):
+            asked = [ask(scheduler, slow, name, length=length) for name in (first, 8000, 9000)]
+            await asyncio.gather(*asked)
+
+    asyncio.run(run())
+    scheduler.close()  # the lane has seen that nothing waits
+    line = scheduler._line
+    assert not line.first and not line.groups and not line.tokens and not scheduler._flying
