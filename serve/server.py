@@ -101,7 +101,7 @@ def run(settings: Settings, sock: socket.socket, parent: Connection | None = Non
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=16_384,
-        timeout_keep_alive=30,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
     server = _Server(config)
