@@ -9,18 +9,12 @@ from train import compare as module
 from train.compare import compare, compare_at_once, measure_speed
 from train.compared import load_comparison, rows_of, tasks_of
 
-WORDS = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
-LINE = """
-run = "runs/common"
-[corpus]
-directory = "corpus"
-min_chars = 1
-buckets = 2
-valid_share = 0.2
-[[corpus.sources]]
-name = "words"
-files = ["words.txt"]
-license = "CC0"
+from .toy_line import CORPUS, STUDENT, write_words
+
+LINE = (
+    'run = "runs/common"\n'
+    + CORPUS
+    + """
 [teacher]
 config = "teacher.toml"
 [vocabulary]
@@ -31,17 +25,15 @@ min_char_count = 1
 max_length = 16
 processes = 1
 directory = "runs/shards"
-[student]
-layers = 1
-hidden_size = 8
-heads = 2
-ffn_size = 16
-max_length = 32
+"""
+    + STUDENT
+    + """
 [distil]
 alignment = "match"
 steps = 2
 tokens_per_batch = 200
 """
+)
 TEACHER = """
 run = "runs/teacher"
 base = "line.toml"
@@ -103,8 +95,7 @@ score = "macro_f1"
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = [f"{a} и {b}, {c}." for a in WORDS for b in WORDS for c in WORDS[:3]]
-    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
+    lines = write_words(tmp_path)
     rows = [{"text": t, "label": str("суп" in t)} for t in lines[:40]]
     text = "".join(json.dumps(r) + "\n" for r in rows)
     (tmp_path / "food.jsonl").write_text(text, encoding="utf-8")

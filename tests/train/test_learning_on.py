@@ -14,19 +14,14 @@ from train import line_vectors
 from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
-from train.student import encoder, load_masked_lm, mean_pooled, output_rows, start_head
+from train.student import encoder, load_masked_lm, mean_pooled
 
-LINE = """
-run = "runs/first"
-[corpus]
-directory = "corpus"
-min_chars = 1
-buckets = 2
-valid_share = 0.2
-[[corpus.sources]]
-name = "words"
-files = ["words.txt"]
-license = "CC0"
+from .toy_line import CORPUS, STUDENT, write_words
+
+LINE = (
+    'run = "runs/first"\n'
+    + CORPUS
+    + """
 [vocabulary]
 method = "train"
 size = 60
@@ -34,12 +29,9 @@ min_char_count = 1
 [shards]
 max_length = 16
 processes = 1
-[student]
-layers = 1
-hidden_size = 8
-heads = 2
-ffn_size = 16
-max_length = 32
+"""
+    + STUDENT
+    + """
 [distil]
 alignment = "none"
 mlm = 1.0
@@ -59,6 +51,7 @@ name = "pairs"
 files = ["words.txt"]
 license = "CC0"
 """
+)
 MORE = """
 base = "first.toml"
 run = "runs/more"
@@ -76,9 +69,7 @@ UNTIL_SENTENCE = list(STAGES)[: list(STAGES).index("sentence") + 1]
 def released(tmp_path, monkeypatch):
     """What a user has: an encoder without a head, its tokenizer, what it was taught."""
     monkeypatch.chdir(tmp_path)
-    words = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
-    lines = [f"{a} и {b}, {c}." for a in words for b in words for c in words[:3]]
-    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
+    write_words(tmp_path)
     (tmp_path / "first.toml").write_text(LINE, encoding="utf-8")
     (tmp_path / "more.toml").write_text(MORE, encoding="utf-8")
 
@@ -114,15 +105,3 @@ def test_other_pieces_are_told(released):
     Path("more.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r'vocabulary.tokenizer = "released"'):
         run_line(Line(load_config(Path("more.toml"))), UNTIL_SENTENCE)
-
-
-def test_a_new_head_is_one_that_can_learn(released):
-    model = load_masked_lm(released, headless=True)
-    start_head(model)
-    transform, rows, bias = output_rows(model)
-    found = transform(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
-    loss = torch.nn.functional.cross_entropy(found @ rows.T + bias, torch.tensor([7, 8, 9]))
-    loss.backward()
-    missing = [n for n, p in model.named_parameters() if n.startswith("vocab_") and p.grad is None]
-    assert not missing and not hasattr(model.config, "headless")
-    assert all(p.grad.any() for n, p in model.named_parameters() if n.startswith("vocab_"))

@@ -7,17 +7,12 @@ from train.config import load_config
 from train.folders import Line
 from train.line import run_line
 
-LINE = """
-run = "runs/{name}"
-[corpus]
-directory = "corpus"
-min_chars = 1
-buckets = 2
-valid_share = 0.2
-[[corpus.sources]]
-name = "words"
-files = ["words.txt"]
-license = "CC0"
+from .toy_line import CORPUS, STUDENT, write_words
+
+LINE = (
+    'run = "runs/{name}"\n'
+    + CORPUS
+    + """
 [vocabulary]
 method = "train"
 size = 60
@@ -25,12 +20,9 @@ min_char_count = 1
 [shards]
 max_length = 16
 processes = 1
-[student]
-layers = 1
-hidden_size = 8
-heads = 2
-ffn_size = 16
-max_length = 32
+"""
+    + STUDENT
+    + """
 initial_rows = "cooccurrence"
 [distil]
 alignment = "none"
@@ -39,6 +31,7 @@ steps = 2
 checkpoint_steps = 1
 tokens_per_batch = 200
 """
+)
 
 
 def killed(*_, **__):
@@ -47,9 +40,7 @@ def killed(*_, **__):
 
 def test_a_student_that_goes_on_is_not_started_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["кот", "дом", "сад", "суп", "лес", "мир", "чай", "снег"]
-    lines = [f"{a} и {b}, {c}." for a in words for b in words for c in words[:3]]
-    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
+    write_words(tmp_path)
     both = []
     for name in ("whole", "cut"):
         file = tmp_path / f"{name}.toml"

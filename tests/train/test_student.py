@@ -19,6 +19,7 @@ from train.student import (
     mean_pooled,
     output_rows,
     repeat_positions,
+    start_head,
 )
 
 IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]])
@@ -216,6 +217,20 @@ def test_encoder_without_a_head_will_do_where_none_is_used(
     again = load_masked_lm(tmp_path / "saved", headless=True)
     ids, mask = torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.bool)
     assert torch.equal(mean_pooled(found.eval(), ids, mask), mean_pooled(again.eval(), ids, mask))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_a_new_head_is_one_that_can_learn(architecture: str, tmp_path: Path) -> None:
+    without_head(small(architecture)).save_pretrained(tmp_path)
+    model: Any = load_masked_lm(tmp_path, headless=True)
+    start_head(model)
+    transform, rows, bias = output_rows(model)
+    found = transform(torch.randn(3, hidden_size(model)))
+    loss = torch.nn.functional.cross_entropy(found @ rows.T + bias, torch.tensor([7, 8, 9]))
+    loss.backward()
+    head = [p for n, p in model.named_parameters() if n.startswith(("vocab_", "cls."))]
+    assert len(head) >= 5 and all(p.grad is not None and p.grad.any() for p in head)
+    assert not hasattr(model.config, "headless")
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
