@@ -58,10 +58,12 @@ def static_rows(
 ) -> Vectors:
     """Return a vector for each piece [V, width] whose mean over a text is nearest the teacher's.
 
-    Ridge regression of the rotated teacher vectors of `pairs` (a vectors stage) on the shares of
+    Ridge regression of the rotated teacher vectors of `pairs` (a pairs stage) on the shares of
     pieces in the student's texts: the best static student (Model2Vec's kind) in this sense.
     """
-    rows = np.load(pairs / "rows.npy")[:limit]
+    rows = cache.rows_of(islice(read_lines(pairs / "teacher.txt"), limit))
+    if (rows < 0).any():  # another teacher's texts come last
+        rows = rows[: int((rows < 0).argmax())]
     if not len(rows):
         raise InputError(f"{pairs}: no pairs")
     rotation = principal_rotation(
@@ -70,7 +72,7 @@ def static_rows(
     size = tokenizer.get_vocab_size()
     moment = np.zeros((size, size), dtype=np.float32)
     answer = np.zeros((size, width), dtype=np.float32)
-    texts = islice(read_lines(pairs / "student.txt"), limit)
+    texts = islice(read_lines(pairs / "student.txt"), len(rows))
     start = 0
     total: Any = None
     while chunk := list(islice(texts, 16 * _CHUNK)):

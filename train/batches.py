@@ -59,29 +59,36 @@ class Texts:
         """Return the number of texts."""
         return len(self.lengths)
 
-    def batch(self, indices: Sequence[int], *, strings: bool = False) -> Batch:
+    def batch(self, indices: Sequence[int] | NDArray[np.int64], *, strings: bool = False) -> Batch:
         """Collect texts into one padded batch; `strings` takes the published string matching."""
-        places = []
-        for index in indices:
-            number = int(np.searchsorted(self.shard_starts, index, side="right")) - 1
-            places.append((self.shards[number], int(index - self.shard_starts[number])))
+        indices = np.asarray(indices)
+        numbers = np.searchsorted(self.shard_starts, indices, side="right") - 1
+        places = indices - self.shard_starts[numbers]
         matched = STRING_MATCHED if strings else MATCHED
-        teacher = _pad([(s.teacher, i) for s, i in places], matched)
-        student = _pad([(s.student, i) for s, i in places], matched)
+        teacher = _pad(self.shards, "teacher", numbers, places, matched)
+        student = _pad(self.shards, "student", numbers, places, matched)
         return Batch(*teacher, *student)
 
 
-def _pad(texts: Sequence[tuple[Side, int]], matched: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    slices = [(side, side.text(index)) for side, index in texts]
-    width = max(place.stop - place.start for _, place in slices)
-    ids = np.zeros((len(slices), width), dtype=np.int64)
-    flags = np.zeros((len(slices), width), dtype=np.uint8)
-    mask = np.zeros((len(slices), width), dtype=bool)
-    for row, (side, place) in enumerate(slices):
-        length = place.stop - place.start
-        ids[row, :length] = side.ids[place]
-        flags[row, :length] = side.flags[place]
-        mask[row, :length] = True
+def _pad(
+    shards: Sequence[Shard], side: str, numbers: NDArray[Any], places: NDArray[Any], matched: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pad one side of texts: the shard of each [B] and its place in it [B]."""
+    lengths = np.empty(len(numbers), dtype=np.int64)
+    starts = np.empty(len(numbers), dtype=np.int64)
+    chosen = {int(n): np.flatnonzero(numbers == n) for n in np.unique(numbers)}
+    sides: dict[int, Side] = {n: getattr(shards[n], side) for n in chosen}
+    for number, rows in chosen.items():
+        own = sides[number].starts
+        starts[rows] = own[places[rows]]
+        lengths[rows] = own[places[rows] + 1] - starts[rows]
+    shape = (len(numbers), int(lengths.max()))
+    ids, flags = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.uint8)
+    for number, rows in chosen.items():
+        for out, values in ((ids, sides[number].ids), (flags, sides[number].flags)):
+            found, _ = gather(values, starts[rows], lengths[rows], 0)
+            out[rows, : found.shape[1]] = found
+    mask = np.arange(shape[1]) < lengths[:, None]
     ends = (flags & GROUP_END) > 0
     groups: NDArray[np.int64] = (
         np.cumsum(ends, axis=1) - ends
@@ -89,6 +96,17 @@ def _pad(texts: Sequence[tuple[Side, int]], matched: int) -> tuple[Tensor, Tenso
     arrays = (ids, mask, (flags & matched) > 0, groups)
     tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
     return tensors[0], tensors[1], tensors[2], tensors[3]
+
+
+def gather(
+    values: NDArray[Any], starts: NDArray[Any], lengths: NDArray[Any], fill: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return slices of a flat array as rows [B, longest], padded with `fill`, and what is real."""
+    places = np.arange(int(lengths.max()))
+    mask = places < np.asarray(lengths)[:, None]
+    rows = np.full(mask.shape, fill, dtype=np.int64)
+    rows[mask] = values[(np.asarray(starts)[:, None] + places)[mask]]
+    return rows, mask
 
 
 def pad_ids(texts: Sequence[Any], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -64,17 +64,15 @@ def compare(
         if force or done.get("tasks", {}).get(task.name, {}).get("identity") != identity:
             line = line_of(config, student, seed, force=force)
             run_line(line, _BEFORE)
-            facts, metrics = _facts(line), _training(line)["metrics"]
+            metrics = _training(line)["metrics"]
             started = time.perf_counter()
             scores = _tune(config, student, seed, task, line)
             seconds = round(time.perf_counter() - started, 1)
             with locked(path):  # other processes fill in other rows
                 results = _read_results(path)
                 row = results.setdefault(student.name, {"seeds": {}})
-                known = row.get("facts", {})
-                if "ms" in known and known["shape"] == facts["shape"]:
-                    facts["ms"] = known["ms"]  # else it is another student's
-                row["facts"] = facts
+                if row.get("facts", {}).get("shape") != _shape(line):  # else nothing has changed
+                    row["facts"] = _facts(line)
                 cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
                 cells["distil"] = metrics
                 cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
@@ -149,6 +147,8 @@ def _identity(config: CompareConfig, student: ComparedStudent, task: ComparedTas
         "data": fingerprint_files([task.train, task.dev]),
         "version": __version__,
     }
+    if student.tuning:
+        parts["tuning"] = student.tuning
     if student.soft or student.words:
         parts |= {"soft": student.soft, "words": student.words}
         parts["teacher"] = _identity(config, config.students[0], task)
@@ -178,7 +178,7 @@ def _tune(
     name = f"{task.name}-{seed}"
     if student.like:  # the folder is another row's, too
         name += f"-{student.name.replace(' ', '-')}"
-    settings |= {"name": name, "seed": seed}
+    settings |= student.tuning | {"name": name, "seed": seed}
     if student.soft:
         settings["soft"] = str(knows)
     words = line.folder(f"05-words-{name}")

@@ -39,6 +39,7 @@ class ComparedStudent(Section):
     soft: bool = False  # tuned on the probabilities of the first row's tuned model, not on labels
     # Steps of distillation on a task's texts before it is tuned, from the first row's tuned model
     words: int = Field(0, ge=0)
+    tuning: dict[str, Any] = {}  # changes of how it is tuned, on all tasks
     keep: bool = False  # tuned models stay on disk
 
 

@@ -66,6 +66,7 @@ class ShardsConfig(Section):
         128, ge=8, le=4096
     )  # pieces of a text on either side, specials included
     processes: int = Field(2, ge=1)
+    files: int = Field(0, ge=0)  # of 01-corpus, each a random part of it, at most; 0: all
 
 
 class StudentConfig(Section):
@@ -107,6 +108,7 @@ class DistilConfig(Section):
     mask_exponent: float = 0.0
     negatives: int = 64
     steps: int = Field(1000, ge=0)  # 0: the student as it starts
+    max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone
     tokens_per_batch: int = Field(4096, ge=16)
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
@@ -156,7 +158,12 @@ class SentenceConfig(Section):
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
     # distil-16k --variants safetensors` writes; default: the student of this line
     source: str = ""
-    directory: str = ""  # where 05-vectors lies, to share it between configurations
+    # A second sentence encoder, whose vectors the texts of 01-corpus should get: directory, hub id,
+    # package, or a 05-sentence folder (its vectors are turned back into its own teacher's space)
+    plain_teacher: str = ""
+    plain_share: float = Field(1.0, gt=0, le=1)  # of the texts of 01-corpus
+    directory: str = ""  # where 05-pairs and 05-vectors lie, to share them
+    items: str = ""  # where 05-items lies, to share it between lines of one vocabulary and pairs
     cache: str = "runs/vectors"  # teacher vectors, a folder for each teacher
     max_chars: int = Field(500, ge=20)
     passages: float = Field(0.0, ge=0, lt=1)  # share of the pairs joined into long texts
@@ -173,11 +180,13 @@ class SentenceConfig(Section):
     bag: float = Field(0.0, ge=0)
     language: float = Field(0.0, ge=0)  # weight of the [distil] losses on the shards
     language_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    language_teacher: bool = True  # the line's teacher, if any, takes part in those losses
     tasks: list[TaskSourceConfig] = []
     labels: float = Field(0.0, ge=0)  # weight of the classes of `tasks`
     labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=1)
+    max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone
     tokens_per_batch: int = Field(8192, ge=16)
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)

@@ -26,6 +26,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     CLASSES = 1024  # of a slice: about what fits into the cache of a core
+    GPU_CLASSES = 32_768  # few large products; the logits of 10,000 places are 1.3 GB then
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
@@ -33,7 +34,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if torch.is_autocast_enabled(hidden.device.type):
             kind = torch.get_autocast_dtype(hidden.device.type)
         h, w = hidden.to(kind), weight.to(kind)
-        size = _LinearCrossEntropy.CLASSES
+        on_cpu = hidden.device.type == "cpu"
+        size = _LinearCrossEntropy.CLASSES if on_cpu else _LinearCrossEntropy.GPU_CLASSES
         slices = [slice(start, start + size) for start in range(0, len(weight), size)]
         rows = torch.arange(len(labels), device=hidden.device)
         hidden_grad = torch.zeros(h.shape, device=h.device)

@@ -11,6 +11,7 @@ from .batches import Batch, Texts, plan
 from .loop import Job, Losses, Schedule, accelerator_of, run_job
 from .objective import batch_losses, total
 from .recipe import Heads, Pair, Recipe
+from .resident import ResidentTexts, texts_on
 from .student import hidden_size
 from .validate import validate
 
@@ -34,13 +35,14 @@ def distil(
         modules["projector"] = heads.projector
 
     def losses(batch: Batch, generator: torch.Generator) -> Losses:
-        parts = batch_losses(batch.to(device), pair, heads, recipe=recipe, generator=generator)
-        return Losses(parts, total(parts, recipe), int(batch.student_mask.sum()))
+        batch = batch.to(device)
+        parts = batch_losses(batch, pair, heads, recipe=recipe, generator=generator)
+        return Losses(parts, total(parts, recipe), batch.student_mask.sum())
 
     job = Job(
         "distil" if pair.teacher is not None else "pretrain",
         modules,
-        lambda skip: _draw(texts, recipe, schedule, accelerator, skip=skip),
+        lambda skip: _draw(texts_on(texts, device), recipe, schedule, accelerator, skip=skip),
         losses,
         (lambda: validate(valid, pair)) if valid is not None else None,
     )
@@ -48,7 +50,12 @@ def distil(
 
 
 def _draw(
-    texts: Texts, recipe: Recipe, schedule: Schedule, accelerator: Accelerator, *, skip: int
+    texts: Texts | ResidentTexts,
+    recipe: Recipe,
+    schedule: Schedule,
+    accelerator: Accelerator,
+    *,
+    skip: int,
 ) -> Iterator[Batch]:
     """Deal the planned batches out to the processes in turn."""
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -57,7 +64,7 @@ def _draw(
     )
     for number, indices in enumerate(planned):
         if number % world == rank:
-            yield texts.batch(indices.tolist(), strings=recipe.alignment == "match-string")
+            yield texts.batch(indices, strings=recipe.alignment == "match-string")
 
 
 def _heads(

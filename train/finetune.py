@@ -24,7 +24,14 @@ from rubert_lite.errors import ConfigError, InputError
 
 from .checkpoint import append_metrics
 from .heads import Kind, Row, Scores
-from .student import encoder_states, hidden_size, load_masked_lm, max_length, mean_of
+from .student import (
+    default_device,
+    encoder_states,
+    hidden_size,
+    load_masked_lm,
+    max_length,
+    mean_of,
+)
 from .tuned import Tuned, load_tuned, open_reader, pad
 
 logger = logging.getLogger(__name__)
@@ -65,8 +72,9 @@ def finetune(
     reader = open_reader(checkpoint, length)
     told = None if soft is None else _tell(soft, kind)
     rows = kind.rows(reader, max_length=length, told=told)
-    head = nn.Linear(hidden_size(model), len(kind.labels))
-    tuned = Tuned(model, head, kind.task, kind.labels, length)
+    device = default_device()
+    head = nn.Linear(hidden_size(model), len(kind.labels)).to(device)
+    tuned = Tuned(model.to(device), head, kind.task, kind.labels, length)
     model.requires_grad_(not tuning.freeze_encoder)
     pooled = tuning.freeze_encoder and not tuned.on_pieces
     vectors = _features(tuned, rows, tuning) if pooled else None
@@ -138,8 +146,8 @@ def _features(tuned: Tuned, rows: Sequence[Row], tuning: Tuning) -> _Features:
     tuned.model.eval()
     for start in tqdm(range(0, len(order), 64), desc="encode", unit="batch", disable=None):
         chosen = order[start : start + 64]
-        ids, mask, types, _ = pad([rows[i] for i in chosen])
-        with torch.no_grad(), _precision(tuning):
+        ids, mask, types, _ = (t.to(tuned.device) for t in pad([rows[i] for i in chosen]))
+        with torch.no_grad(), _precision(tuning, tuned.device):
             states = encoder_states(tuned.model, ids, mask, types)[-1].float()
         for row, vector in zip(chosen, mean_of(states, mask), strict=True):
             found[row] = vector
@@ -150,7 +158,7 @@ def _features(tuned: Tuned, rows: Sequence[Row], tuning: Tuning) -> _Features:
 
 def _unscaled(tuned: Tuned, features: _Features) -> Tuned:
     """Fold the scale of standardised features into a copy of the head."""
-    head = nn.Linear(tuned.head.in_features, tuned.head.out_features)
+    head = nn.Linear(tuned.head.in_features, tuned.head.out_features).to(tuned.device)
     with torch.no_grad():
         head.weight.copy_(tuned.head.weight / features.spread)
         head.bias.copy_(tuned.head.bias - head.weight @ features.centre)
@@ -167,10 +175,10 @@ def _loss(
     """Return the cross-entropy with the targets: over labels, or over pieces for an answer."""
     if features is not None:
         logits = tuned.from_features(features.values[list(chosen)], tuning.dropout)
-        targets = torch.from_numpy(np.stack([r.target for r in rows]))
+        targets = torch.from_numpy(np.stack([r.target for r in rows])).to(tuned.device)
     else:
-        ids, mask, types, targets = pad(rows)
-        with _precision(tuning):
+        ids, mask, types, targets = (t.to(tuned.device, non_blocking=True) for t in pad(rows))
+        with _precision(tuning, tuned.device):
             logits = tuned.logits(ids, mask, types, tuning.dropout).float()
         if tuned.on_pieces:
             logits = logits.masked_fill(~mask[:, :, None], torch.finfo(torch.float32).min)
@@ -179,8 +187,10 @@ def _loss(
     return surprise / targets.sum().clamp(min=1e-6)
 
 
-def _precision(tuning: Tuning) -> Any:
-    return torch.autocast("cpu", torch.bfloat16) if tuning.precision == "bf16" else nullcontext()
+def _precision(tuning: Tuning, device: torch.device) -> Any:
+    if tuning.precision == "no":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def _schedule(

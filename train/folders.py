@@ -21,8 +21,10 @@ class Line:
         if name in ("02-vocabulary", "03-shards") and self.config.shards.directory:
             return Path(self.config.shards.directory) / name
         sentence = self.config.sentence
-        if name == "05-vectors" and sentence and sentence.directory:
-            return Path(sentence.directory)
+        if name in ("05-pairs", "05-vectors") and sentence and sentence.directory:
+            return Path(sentence.directory) / name
+        if name == "05-items" and sentence and sentence.items:
+            return Path(sentence.items) / name
         return Path(self.config.run) / name
 
     @property

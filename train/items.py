@@ -1,8 +1,9 @@
-"""What the sentence stage reads: tokenised texts and the vectors they should get, on disk."""
+"""What the sentence stage reads: tokenised texts on disk, and the vectors they should get."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -14,13 +15,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
-from rubert_lite.errors import InputError
-
-from .batches import pad_ids
+from .batches import gather
 from .corpus import is_valid, text_hash
 from .noise import add_typos
 from .pairs import read_lines
-from .vectors import VectorCache
+from .vectors import Targets
 
 _CHUNK = 8192  # pairs worked on together
 _SAMPLE = 100_000  # vectors that decide the rotation
@@ -44,14 +43,13 @@ class SentenceBatch:
 
     ids: Tensor  # [B, L] int64
     mask: Tensor  # [B, L] bool
-    targets: Tensor  # [B, D] float32
+    targets: Tensor  # [B, D] float16, of the teacher's width
     groups: Tensor  # [B] number of the pair
 
     def to(self, device: torch.device) -> "SentenceBatch":
         """Move all tensors to a device."""
-        return SentenceBatch(
-            *(t.to(device) for t in (self.ids, self.mask, self.targets, self.groups))
-        )
+        tensors = (self.ids, self.mask, self.targets, self.groups)
+        return SentenceBatch(*(t.to(device, non_blocking=True) for t in tensors))
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,21 @@ class Items:
     ids: NDArray[Any]
     starts: NDArray[np.int64]  # [items + 1]
     pairs: NDArray[np.int64]  # [items]
-    targets: NDArray[np.float16]  # [pairs, D]
+    targets: Targets
     pad_id: int
 
     @classmethod
-    def open(cls, folder: Path, split: str, *, pad_id: int) -> "Items":
+    def open(cls, folder: Path, split: str, targets: Targets, *, pad_id: int) -> "Items":
         """Open what `write_items` wrote."""
         return cls(
             np.load(folder / f"{split}.ids.npy", mmap_mode="r"),
             np.load(folder / f"{split}.starts.npy"),
             np.load(folder / f"{split}.pairs.npy"),
-            np.load(folder / "targets.npy", mmap_mode="r"),
+            targets,
             pad_id,
         )
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """Pieces of each item."""
         return np.diff(self.starts).astype(np.int32)
@@ -84,13 +82,16 @@ class Items:
         """Return the number of items."""
         return len(self.pairs)
 
-    def batch(self, indices: Sequence[int]) -> SentenceBatch:
-        """Collect items into a padded batch."""
-        texts = [self.ids[self.starts[i] : self.starts[i + 1]] for i in indices]
-        ids, mask = pad_ids(texts, self.pad_id)
-        pairs = self.pairs[np.asarray(indices)]
-        targets = np.asarray(self.targets[pairs], dtype=np.float32)
-        return SentenceBatch(ids, mask, torch.from_numpy(targets), torch.from_numpy(pairs))
+    def batch(self, indices: NDArray[np.int64]) -> SentenceBatch:
+        """Collect items into a padded batch, with their teachers' vectors as they are."""
+        ids, mask = gather(self.ids, self.starts[indices], self.lengths[indices], self.pad_id)
+        pairs = self.pairs[indices]
+        return SentenceBatch(
+            torch.from_numpy(ids),
+            torch.from_numpy(mask),
+            torch.from_numpy(self.targets.vectors(pairs)),
+            torch.from_numpy(pairs),
+        )
 
 
 def principal_rotation(vectors: NDArray[Any], width: int) -> NDArray[np.float32]:
@@ -110,47 +111,30 @@ def principal_rotation(vectors: NDArray[Any], width: int) -> NDArray[np.float32]
 
 def write_items(
     pairs: Path,
-    cache: VectorCache,
     tokenizer: Tokenizer,
     out: Path,
     *,
     reading: Reading,
-    width: int | None,
+    unjudged: int = -1,
 ) -> None:
-    """Tokenise the texts of a vectors stage and write them with their targets.
+    """Tokenise the texts of a pairs stage for the student; memory does not grow with the pairs.
 
-    `width` cuts the rotated targets and writes `out/rotation.npy` [teacher's width, width]; None
-    keeps the teacher's vectors as they are. Memory does not grow with the pairs.
+    Of the source with the number `unjudged` no text is held out.
     """
-    rows = np.load(pairs / "rows.npy")
-    if len(cache) <= rows.max(initial=-1) or rows.min(initial=0) < 0:
-        raise InputError(f"{cache.folder}: lacks vectors of {pairs}: run `train vectors --force`")
-    rotation = None
-    if width is not None:
-        chance = np.random.default_rng(reading.seed)
-        sample = chance.choice(rows, size=min(_SAMPLE, len(rows)), replace=False)
-        rotation = principal_rotation(cache.vectors(np.sort(sample)), width)
-        np.save(out / "rotation.npy", rotation)
-    shape = (len(rows), width or cache.width)
-    targets = np.lib.format.open_memmap(
-        out / "targets.npy", mode="w+", dtype=np.float16, shape=shape
-    )
+    sources = np.load(pairs / "sources.npy", mmap_mode="r")
     tokenizer.enable_truncation(reading.max_length)
     tokenizer.no_padding()
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32
     writers = {s: _Writer(out, s, dtype) for s in SPLITS}
     chance_of = random.Random(reading.seed)
     texts = zip(read_lines(pairs / "teacher.txt"), read_lines(pairs / "student.txt"), strict=True)
-    bar = tqdm(total=len(rows), desc="tokenise", unit="pair", disable=None)
+    bar = tqdm(total=len(sources), desc="tokenise", unit="pair", disable=None)
     start = 0
     while chunk := list(islice(texts, _CHUNK)):
-        vectors = cache.vectors(rows[start : start + len(chunk)])
-        targets[start : start + len(chunk)] = (
-            vectors if rotation is None else vectors.astype(np.float32) @ rotation
-        )
         chosen: list[tuple[str, str, int]] = []
         for number, (teacher, student) in enumerate(chunk, start):
-            valid = is_valid(text_hash(student), reading.valid_share)
+            judged = sources[number] != unjudged
+            valid = judged and is_valid(text_hash(student), reading.valid_share)
             chosen.append(("valid" if valid else "train", student, number))
             if valid:
                 continue
@@ -164,9 +148,16 @@ def write_items(
         start += len(chunk)
         bar.update(len(chunk))
     bar.close()
-    targets.flush()
     for writer in writers.values():
         writer.close()
+
+
+def find_rotation(targets: Targets, width: int, *, seed: int) -> NDArray[np.float32]:
+    """Return the rotation [D, width] of the teachers' vectors, by a sample of them."""
+    count = len(targets.rows)
+    chance = np.random.default_rng(seed)
+    sample = chance.choice(count, size=min(_SAMPLE, count), replace=False)
+    return principal_rotation(targets.vectors(np.sort(sample)), width)
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""The straight line: corpus, vocabulary, shards, distil, sentence, finetune; each a folder."""
+"""The straight line: from the corpus to a task, each stage a folder."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,14 +8,16 @@ from .folders import Line
 from .line_models import train_sentence, train_student
 from .line_tasks import finetune_head
 from .line_text import corpus, shards, vocabulary
-from .line_vectors import vectors
+from .line_vectors import items, pairs, vectors
 
 STAGES: dict[str, Callable[[Line], None]] = {
     "corpus": corpus,
     "vocabulary": vocabulary,
     "shards": shards,
     "distil": train_student,
+    "pairs": pairs,
     "vectors": vectors,
+    "items": items,
     "sentence": train_sentence,
     "finetune": finetune_head,
 }

@@ -20,9 +20,9 @@ from .corpus import expand
 from .distil import distil
 from .folders import Line, fingerprint_source
 from .initialise import initialise
-from .items import Items, Reading, write_items
+from .items import Items
 from .labels import LabelledTexts
-from .line_vectors import open_cache
+from .line_vectors import open_targets
 from .links import link, link_vocabularies
 from .loop import Schedule
 from .provenance import add_sentence_stage, provenance
@@ -35,7 +35,6 @@ from .student import (
     Shape,
     build,
     freeze,
-    hidden_size,
     load_masked_lm,
     output_rows,
     repeat_positions,
@@ -161,11 +160,13 @@ def train_sentence(line: Line) -> None:
     source = Path(c.source) if c.source else line.folder("04-student")
     inputs = {
         "vectors": fingerprint_stage(line.folder("05-vectors")),
+        "items": fingerprint_stage(line.folder("05-items")),
         "student": fingerprint_source(c.source) if c.source else fingerprint_stage(source),
     }
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
-    elsewhere = {"teacher", "teacher_name", "sources", "exclude", "source", "directory", "cache"}
+    elsewhere = {"teacher", "teacher_name", "plain_teacher", "plain_share", "sources", "exclude"}
+    elsewhere |= {"source", "directory", "items", "cache"}
     settings = c.model_dump(exclude=elsewhere)
     defaults = {k: v for k, v in c.defaults().items() if k not in elsewhere}
     stage = Stage(
@@ -178,26 +179,16 @@ def train_sentence(line: Line) -> None:
 
     def work(out: Path) -> None:
         student = _learns_on(line, source) if c.source else load_masked_lm(source)
-        tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-        data = out / "data"
-        if not (data / "done").exists():
-            data.mkdir(exist_ok=True)
-            write_items(
-                line.folder("05-vectors"),
-                open_cache(c),
-                tokenizer,
-                data,
-                reading=Reading(**fields_of(c.model_dump(), Reading)),
-                width=hidden_size(student) if c.projection == "rotation" else None,
-            )
-            (data / "done").touch()
+        data, targets = line.folder("05-items"), open_targets(line)
+        tokenizer = Tokenizer.from_file(str(data / "tokenizer.json"))
         pad_id = tokenizer.token_to_id("[PAD]")
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
         sources = _sentence_sources(line, c, tokenizer)
+        spoken = c.language and c.language_teacher
         result = distil_sentences(
-            join_models(line, student, _load_teacher(line) if c.language else None),
-            Items.open(data, "train", pad_id=pad_id),
-            Items.open(data, "valid", pad_id=pad_id),
+            join_models(line, student, _load_teacher(line) if spoken else None),
+            Items.open(data, "train", targets, pad_id=pad_id),
+            Items.open(data, "valid", targets, pad_id=pad_id),
             sources,
             sentences=Sentences(**fields_of(values, Sentences)),
             schedule=Schedule(**fields_of(values, Schedule)),
@@ -209,9 +200,6 @@ def train_sentence(line: Line) -> None:
         add_sentence_stage(line, training, result, counts)
         write_checkpoint(out, student, source, provenance=training)
         plot_run(out / "metrics.jsonl", out / "loss.png")
-        if c.projection == "rotation":
-            (data / "rotation.npy").rename(out / "rotation.npy")
-        shutil.rmtree(data)
         shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)

@@ -99,7 +99,10 @@ def shards(line: Line) -> None:
     stage = Stage(
         line.folder("03-shards"),
         s.model_dump(exclude={"processes", "directory"})
-        | {"strings": line.config.distil.alignment == "match-string"},
+        | {
+            "strings": line.config.distil.alignment == "match-string",
+            "aligned": bool(line.teacher),  # with the teacher's pieces
+        },
         {name: fingerprint_stage(folder) for name, folder in folders.items()},
     )
 
@@ -113,6 +116,7 @@ def shards(line: Line) -> None:
             student=student,
             max_length=s.max_length,
             processes=s.processes,
+            limit=s.files,
             strings=line.config.distil.alignment == "match-string",
         )
 

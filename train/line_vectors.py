@@ -1,52 +1,138 @@
-"""The stage that collects text pairs and the vectors of their teacher."""
+"""The stages before sentences are learnt: pairs of texts, the vectors of their teachers, pieces."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from .config import SentenceConfig
 from .corpus import expand
+from .encoders import open_encoder
 from .folders import Line, fingerprint_source
-from .pairs import PairCleaning, PairSource, read_lines, write_pairs
-from .stage import Stage, fingerprint_files, run_stage
-from .vectors import VectorCache, hashes, open_encoder
+from .items import Reading, write_items
+from .pairs import PairCleaning, PairSource, write_pairs
+from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
+from .vectors import Targets, VectorCache, read_texts_of
+
+_PLAIN = "texts of the corpus, taught by {}"
 
 
-def open_cache(config: SentenceConfig) -> VectorCache:
-    """Open the cached vectors of the configured teacher."""
-    teacher = fingerprint_source(config.teacher)
-    name = f"{Path(config.teacher).name}-{config.revision or teacher[:16]}"
-    return VectorCache(Path(config.cache) / name)
-
-
-def vectors(line: Line) -> None:
-    """Run the vectors stage, if the configuration has a sentence stage."""
+def pairs(line: Line) -> None:
+    """Run the pairs stage, if the configuration has a sentence stage."""
     c = line.config.sentence
     if c is None:
         return
     kinds = [
         PairSource(**{**s.model_dump(), "files": tuple(expand(s.files, s.name))}) for s in c.sources
     ]
+    inputs = {s.name: fingerprint_files(s.files) for s in kinds}
+    if c.plain_teacher:
+        corpus = line.folder("01-corpus")
+        inputs["01-corpus"] = fingerprint_stage(corpus)
+        files = tuple(map(str, sorted(corpus.glob("train-*.txt"))))
+        name = _PLAIN.format(Path(c.plain_teacher).parent.name or c.plain_teacher)
+        kinds.append(PairSource(name, files, "as those texts", share=c.plain_share))
     held_out = expand(c.exclude, "sentence.exclude")
     cleaning = PairCleaning(max_chars=c.max_chars, passages=c.passages)
-    inputs = {s.name: fingerprint_files(s.files) for s in kinds}
-    keys = {"sources", "max_chars", "passages", "revision"}
+    plain = {"plain": c.plain_share} if c.plain_teacher else {}
+    stage = Stage(
+        line.folder("05-pairs"),
+        c.model_dump(include={"sources", "max_chars", "passages"}) | plain,
+        {**inputs, "sentence.exclude": fingerprint_files(held_out)},
+    )
+
+    def work(out: Path) -> None:
+        write_pairs(kinds, out, cleaning=cleaning, exclude=held_out)
+
+    run_stage(stage, work, force=line.force)
+
+
+def vectors(line: Line) -> None:
+    """Run the vectors stage: fill the caches of the teachers, and find every pair's vector."""
+    c = line.config.sentence
+    if c is None:
+        return
+    folder = line.folder("05-pairs")
     stage = Stage(
         line.folder("05-vectors"),
-        c.model_dump(include=keys),
+        {"revision": c.revision},
         {
-            **inputs,
-            "sentence.exclude": fingerprint_files(held_out),
+            "pairs": fingerprint_stage(folder),
             "teacher": fingerprint_source(c.teacher),
+            "plain_teacher": fingerprint_source(c.plain_teacher),
         },
     )
 
     def work(out: Path) -> None:
-        reports = write_pairs(kinds, out, cleaning=cleaning, exclude=held_out)
-        total = sum(r.kept + r.passages for r in reports)
-        cache = open_cache(c)
-        encode = open_encoder(c.teacher, revision=c.revision)
-        cache.fill(read_lines(out / "teacher.txt"), encode, total=total)
-        np.save(out / "rows.npy", cache.rows(hashes(read_lines(out / "teacher.txt"))))
+        sources = np.load(folder / "sources.npy")
+        # The plain texts are the last source, if there are any.
+        plain = sources == len(c.sources)
+        rows = np.empty(len(sources), dtype=np.int64)
+        for own, (teacher, cache) in zip((~plain, plain), _teachers(c), strict=False):
+            encode = open_encoder(teacher, revision=c.revision if teacher == c.teacher else "")
+            cache.fill(read_texts_of(folder, own), encode, total=int(own.sum()))
+            rows[own] = cache.rows_of(read_texts_of(folder, own))
+        np.save(out / "rows.npy", rows)
+        np.save(out / "teachers.npy", plain.astype(np.uint8))
 
     run_stage(stage, work, force=line.force)
+
+
+def _teachers(c: SentenceConfig) -> list[tuple[str, VectorCache]]:
+    """Name the teachers and open the cached vectors of each."""
+    found = []
+    for teacher, revision in ((c.teacher, c.revision), (c.plain_teacher, "")):
+        if teacher:
+            made = revision or fingerprint_source(teacher)[:16]
+            found.append((teacher, VectorCache(Path(c.cache) / f"{Path(teacher).name}-{made}")))
+    return found
+
+
+def open_targets(line: Line) -> Targets:
+    """Open what the vectors stage found."""
+    c = line.config.sentence
+    assert c is not None
+    folder = line.folder("05-vectors")
+    rows, teachers = np.load(folder / "rows.npy"), np.load(folder / "teachers.npy")
+    return Targets(tuple(cache for _, cache in _teachers(c)), rows, teachers)
+
+
+def items(line: Line) -> None:
+    """Run the items stage: the texts of the pairs in the student's pieces."""
+    c = line.config.sentence
+    if c is None:
+        return
+    tokenizer = _tokenizer(line)
+    reading = Reading(**fields_of(c.model_dump(), Reading))
+    vocabulary = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
+    stage = Stage(
+        line.folder("05-items"),
+        vars(reading) | {"pieces": len(vocabulary)},
+        {
+            "pairs": fingerprint_stage(line.folder("05-pairs")),
+            "tokenizer": fingerprint_files([str(tokenizer)]),
+        },
+    )
+
+    def work(out: Path) -> None:
+        write_items(
+            line.folder("05-pairs"),
+            Tokenizer.from_file(str(tokenizer)),
+            out,
+            reading=reading,
+            unjudged=len(c.sources),
+        )
+        shutil.copyfile(tokenizer, out / "tokenizer.json")
+
+    run_stage(stage, work, force=line.force)
+
+
+def _tokenizer(line: Line) -> Path:
+    """Return the tokenizer of the student: that of what it goes on from, or of the line."""
+    c = line.config.sentence
+    assert c is not None
+    given = Path(c.source) / "tokenizer.json"
+    own = line.folder("02-vocabulary") / "tokenizer.json"
+    return given if c.source and given.is_file() else own

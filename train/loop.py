@@ -25,6 +25,9 @@ class Schedule:
     """How long, how fast and how often."""
 
     steps: int = 1000
+    # Ends by the clock, too, where above 0: the rate decays by whichever is further on. Such a run
+    # is not repeated exactly.
+    max_minutes: float = 0.0
     tokens_per_batch: int = 4096  # padded pieces of a micro-batch
     accumulation: int = 1  # micro-batches a step and process
     learning_rate: float = 5e-4
@@ -41,16 +44,20 @@ class Schedule:
     validate_steps: int = 500
     log_steps: int = 10
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
+    def rate(self, step: int, *, seconds: float = 0.0) -> float:
+        """Return the learning rate of a step, counted from 0, after so many seconds."""
         warmup = max(1, int(self.steps * self.warmup_share))
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
         if self.decay == "constant":
             return self.learning_rate
-        done = (step - warmup) / max(1, self.steps - warmup)
+        done = max((step - warmup) / max(1, self.steps - warmup), self.time_share(seconds))
         left = 1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
+
+    def time_share(self, seconds: float) -> float:
+        """Return how much of the time is over, 0 where there is no limit."""
+        return min(1.0, seconds / (60 * self.max_minutes)) if self.max_minutes else 0.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Losses:
 
     parts: Mapping[str, Tensor]  # unweighted, for the log
     total: Tensor  # with a graph
-    pieces: int  # real student pieces, for the speed
+    pieces: int | Tensor  # real student pieces, for the speed
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class Job(Generic[Item]):
 
 def accelerator_of(schedule: Schedule) -> Accelerator:
     """Return the devices and processes of a run: a GPU where there is one."""
+    if schedule.precision == "bf16":
+        torch.set_float32_matmul_precision("high")  # what stays float32 may use TF32 on a GPU
     return Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
 
 
@@ -107,6 +116,7 @@ def run_job(
     batches = job.batches(start * schedule.accumulation)
     last: dict[str, float] = {}
     log = _Log()
+    begun = time.perf_counter()
     bar = tqdm(
         total=schedule.steps,
         initial=start,
@@ -120,8 +130,10 @@ def run_job(
         seed = _seed(schedule.seed, step, accelerator.process_index)
         torch.manual_seed(seed)
         generator = torch.Generator(device=device).manual_seed(seed)
+        seconds = time.perf_counter() - begun
+        rate = schedule.rate(step, seconds=seconds)
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
+            group["lr"] = rate
         for _ in range(schedule.accumulation):
             item = next(batches)
             with accelerator.autocast():
@@ -138,22 +150,23 @@ def run_job(
         optimizer.zero_grad(set_to_none=True)
         bar.update()
         done = step + 1
-        if accelerator.is_main_process and (
-            done % schedule.log_steps == 0 or done == schedule.steps
-        ):
-            record = log.record(done, schedule.rate(step), float(norm))
+        ends = done == schedule.steps or schedule.time_share(seconds) == 1.0
+        if accelerator.is_main_process and (done % schedule.log_steps == 0 or ends):
+            record = log.record(done, rate, float(norm))
             append_metrics(metrics, record)
             bar.set_postfix(loss=f"{record['loss']:.3f}", tokens_s=f"{record['tokens_s']:.0f}")
-        due = done % schedule.validate_steps == 0 or done == schedule.steps
+        due = done % schedule.validate_steps == 0 or ends
         if due and job.validate is not None and accelerator.is_main_process:
             last = job.validate()
             append_metrics(metrics, {"step": done, "valid": last})
             for module in job.modules.values():
                 module.train()
             log.restart_clock()
-        due = done % schedule.checkpoint_steps == 0 or done == schedule.steps
+        due = done % schedule.checkpoint_steps == 0 or ends
         if due and accelerator.is_main_process:
             save_state(out / "state", trainee, step=done)
+        if ends:
+            break
     bar.close()
     if not last and job.validate is not None:
         last = job.validate()
@@ -182,20 +195,23 @@ class _Log:
         self.clock = clock
         self.sums: dict[str, Tensor] = {}
         self.batches = 0
-        self.tokens = 0
+        self.tokens: int | Tensor = 0
         self.started = clock()
 
-    def add(self, losses: Mapping[str, Tensor], loss: Tensor, pieces: int) -> None:
+    def add(self, losses: Mapping[str, Tensor], loss: Tensor, pieces: int | Tensor) -> None:
         for name, value in {**losses, "loss": loss}.items():
-            self.sums[name] = self.sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+            # On the device: bringing a number over would make every step wait for the GPU.
+            found = value.detach().float()
+            self.sums[name] = self.sums[name] + found if name in self.sums else found
         self.batches += 1
-        self.tokens += pieces
+        self.tokens = self.tokens + pieces
 
     def record(self, step: int, rate: float, norm: float) -> dict[str, float]:
+        tokens = int(self.tokens)  # waits for a GPU, so before the clock is read
         seconds = max(self.clock() - self.started, 1e-9)
         means = {k: round(float(v) / self.batches, 6) for k, v in self.sums.items()}
         result = {"step": step, **means, "rate": rate, "norm": round(norm, 4)}
-        result["tokens_s"] = round(self.tokens / seconds, 1)
+        result["tokens_s"] = round(tokens / seconds, 1)
         self.sums, self.batches, self.tokens = {}, 0, 0
         self.started = self.clock()
         return result

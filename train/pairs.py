@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from rubert_lite.errors import InputError
 
-from .corpus import clean_text, expand, text_hash
+from .corpus import clean_text, expand, is_valid, text_hash
 from .reading import read_records, read_texts
 from .tables import read_rows
 
@@ -41,6 +42,7 @@ class PairSource:
     without: Mapping[str, Sequence[str]] = field(default_factory=dict)  # column -> to leave out
     cap: int = 0  # pairs of one value of `cap_by` at most; 0: no limit
     cap_by: str = ""
+    share: float = 1.0  # of the pairs that is taken, by hash
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class PairReport:
     license: str
     lines: int = 0
     kept: int = 0
-    filtered: int = 0  # by `only` and `without`
+    filtered: int = 0  # by `only`, `without` and `share`
     capped: int = 0
     length: int = 0  # too short or too long
     duplicates: int = 0
@@ -99,6 +101,9 @@ def read_pairs(
                 report.excluded += 1
                 continue
             key = text_hash(f"{pair.teacher}\t{pair.student}")
+            if not is_valid(key, source.share):
+                report.filtered += 1
+                continue
             if key in seen:
                 report.duplicates += 1
                 continue
@@ -184,8 +189,12 @@ def write_pairs(
     cleaning: PairCleaning,
     exclude: Sequence[str] = (),
 ) -> list[PairReport]:
-    """Write `out/teacher.txt` and `out/student.txt`, a text a line, and `out/pairs.json`."""
+    """Write `out/teacher.txt` and `out/student.txt`, a text a line, and `out/pairs.json`.
+
+    `out/sources.npy` [pairs] uint8 says which of the sources each pair is of.
+    """
     reports = [PairReport(s.name, s.license) for s in sources]
+    numbers = bytearray()
     with (
         (out / "teacher.txt").open("w", encoding="utf-8") as teacher,
         (out / "student.txt").open("w", encoding="utf-8") as student,
@@ -194,6 +203,8 @@ def write_pairs(
         for pair in tqdm(found, desc="pairs", unit="pair", disable=None):
             teacher.write(pair.teacher + "\n")
             student.write(pair.student + "\n")
+            numbers.append(pair.source)
+    np.save(out / "sources.npy", np.frombuffer(numbers, dtype=np.uint8))
     text = json.dumps([asdict(r) for r in reports], ensure_ascii=False, indent=1)
     (out / "pairs.json").write_text(text + "\n", encoding="utf-8")
     return reports

@@ -47,7 +47,7 @@ def add_sentence_stage(
     """
     config = line.config.sentence
     assert config is not None
-    text = (line.folder("05-vectors") / "pairs.json").read_text(encoding="utf-8")
+    text = (line.folder("05-pairs") / "pairs.json").read_text(encoding="utf-8")
     read = [
         {"name": r["name"], "license": r["license"], "texts": r["kept"], "use": "pairs"}
         for r in json.loads(text)

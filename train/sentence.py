@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,11 +19,12 @@ from rubert_lite.errors import ConfigError
 from .bag import Bag
 from .batches import Batch, Texts, plan, plan_epoch
 from .hidden import hidden_cosine
-from .items import Items, SentenceBatch
+from .items import Items, SentenceBatch, find_rotation
 from .labels import LabelBatch, LabelHeads, LabelledTexts
 from .loop import Job, Losses, Schedule, accelerator_of, run_job
 from .objective import batch_losses, total
 from .recipe import Heads, Pair, Recipe
+from .resident import ResidentItems, ResidentTexts, items_on, texts_on
 from .rows import four_bit_rows
 from .sentence_losses import ranking, similarity_kl
 from .student import hidden_size, mean_pooled
@@ -44,7 +45,8 @@ class Sentences:
     # rotation: the student's own vector is compared with the rotated and cut teacher's; linear: a
     # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539) and is thrown away.
     projection: Literal["rotation", "linear"] = "rotation"
-    bag: float = 0.0  # which pieces the text has, of both kinds of text
+    # Which pieces the text has; of the language's texts, too, unless a teacher reads plain text.
+    bag: float = 0.0
     language: float = 0.0  # weight of the losses on plain text
     language_tokens: int = 2048
     labels: float = 0.0  # classes of labelled texts
@@ -89,26 +91,30 @@ def distil_sentences(
     """Train `pair.student` in place; return the last validation. See `run_job` for the files.
 
     `pair.teacher`, if any, is the masked language model of the language losses: the sentence
-    teacher is in the targets of `items`.
+    teachers are in the targets of `items`. Where the student's own vector is compared with a
+    rotated target, `out/rotation.npy` [teacher's width, student's width] is written.
     """
     accelerator = accelerator_of(schedule)
     device = accelerator.device
     pair = pair.to(device)
     language = sources.language
     modules: dict[str, nn.Module] = {"student": pair.student}
-    projector = None
+    has_plain = len(items.targets.caches) > 1
+    width = hidden_size(pair.student)
+    projector = rotation = None
     if sentences.projection == "linear":
         torch.manual_seed(schedule.seed)
-        width = hidden_size(pair.student)
-        projector = nn.Linear(width, items.targets.shape[1], bias=False).to(device)
+        projector = nn.Linear(width, items.targets.width, bias=False).to(device)
         modules["projector"] = projector
+    else:
+        rotation = torch.from_numpy(_rotation(items, width, schedule.seed, out)).to(device)
     bag = None
     if sentences.bag:
         torch.manual_seed(schedule.seed)
         counts = None if language is None else language.counts
         if counts is None:
             raise ConfigError(["sentence.bag needs plain text: set sentence.language above 0"])
-        bag = Bag(hidden_size(pair.student), counts, pair.vocabularies.special.cpu()).to(device)
+        bag = Bag(width, counts, pair.vocabularies.special.cpu()).to(device)
         modules["bag"] = bag
     heads = None
     if sentences.labels:
@@ -116,52 +122,74 @@ def distil_sentences(
         if sources.labelled is None:
             raise ConfigError(["sentence.labels is above 0: give sentence.tasks"])
         ends = sources.labelled.ends
-        heads = LabelHeads(hidden_size(pair.student), ends, sentences.prefixes).to(device)
+        heads = LabelHeads(width, ends, sentences.prefixes).to(device)
         modules["heads"] = heads
 
     def losses(step: _Step, generator: torch.Generator) -> Losses:
-        batch, plain = step.pairs.to(device), step.plain
+        batch, plain = _rotated(step.pairs.to(device), rotation), step.plain
         pooled = mean_pooled(pair.student, batch.ids, batch.mask)
         parts = sentence_losses(pooled, batch, projector, sentences=sentences)
         value = torch.stack([parts[n] * getattr(sentences, n) for n in parts]).sum()
+        pieces = batch.mask.sum()
         if bag is not None:
             parts["bag"] = bag(pooled, batch.ids, batch.mask)
             value = value + sentences.bag * parts["bag"]
-        pieces = int(batch.mask.sum())
         if plain is not None and language is not None:
             plain = plain.to(device)
             spoken = batch_losses(
                 plain, pair, Heads(None), recipe=language.recipe, generator=generator
             )
             value = value + sentences.language * total(spoken, language.recipe)
-            if bag is not None:
+            pieces = pieces + plain.student_mask.sum()
+            if bag is not None and not has_plain:
                 read = plain.student_ids, plain.student_mask
                 spoken["bag_plain"] = bag(mean_pooled(pair.student, *read), *read)
                 value = value + sentences.bag * spoken["bag_plain"]
             parts |= spoken
-            pieces += int(plain.student_mask.sum())
         if heads is not None and step.labelled is not None:
             told = step.labelled.to(device)
             parts["labels"] = heads(mean_pooled(pair.student, told.ids, told.mask), told.classes)
             value = value + sentences.labels * parts["labels"]
-            pieces += int(told.mask.sum())
+            pieces = pieces + told.mask.sum()
         return Losses(parts, value, pieces)
 
     def judge() -> dict[str, float]:
-        scores = validate_sentences(pair.student, valid, projector, sentences=sentences)
+        scores = validate_sentences(pair.student, valid, projector, rotation, sentences=sentences)
         if language is not None and language.valid is not None:
             scores |= validate(language.valid, pair)
         return scores
 
+    def draw(skip: int) -> Iterator[_Step]:
+        texts = texts_on(language.texts, device) if language is not None else None
+        drawn = items_on(items, device), texts, sources.labelled
+        return _draw(*drawn, sentences, schedule, accelerator=accelerator, skip=skip)
+
     job = Job(
         "sentence",
         modules,
-        lambda skip: _draw(items, sources, sentences, schedule, accelerator, skip=skip),
+        draw,
         losses,
         judge if len(valid) else None,
     )
     with four_bit_rows(pair.student) if sentences.row_bits else nullcontext():
         return run_job(job, accelerator, schedule=schedule, out=out)
+
+
+def _rotation(items: Items, width: int, seed: int, out: Path) -> NDArray[np.float32]:
+    """Find the rotation of the targets, or read the one that a resumed run began with."""
+    file = out / "rotation.npy"
+    if not file.is_file():
+        np.save(file, find_rotation(items.targets, width, seed=seed))
+    rotation: NDArray[np.float32] = np.load(file)
+    return rotation
+
+
+def _rotated(batch: SentenceBatch, rotation: Tensor | None) -> SentenceBatch:
+    targets = batch.targets.float()
+    if rotation is not None:
+        with torch.autocast(targets.device.type, enabled=False):
+            targets = targets @ rotation
+    return replace(batch, targets=targets)
 
 
 def sentence_losses(
@@ -195,12 +223,13 @@ def _comparable(
 
 
 def _draw(
-    items: Items,
-    sources: Sources,
+    items: Items | ResidentItems,
+    texts: Texts | ResidentTexts | None,
+    labelled: LabelledTexts | None,
     sentences: Sentences,
     schedule: Schedule,
-    accelerator: Accelerator,
     *,
+    accelerator: Accelerator,
     skip: int,
 ) -> Iterator[_Step]:
     """Deal the planned steps out to the processes in turn."""
@@ -211,25 +240,30 @@ def _draw(
             return repeat(None)
         return plan(lengths, tokens=tokens, seed=schedule.seed, skip=skip * world)
 
-    language, labelled = sources.language, sources.labelled if sentences.labels else None
+    labelled = labelled if sentences.labels else None
     drawn = zip(
         planned(items.lengths, schedule.tokens_per_batch),
-        planned(language.texts.lengths if language else None, sentences.language_tokens),
+        planned(texts.lengths if texts else None, sentences.language_tokens),
         planned(labelled.lengths if labelled else None, sentences.labels_tokens),
         strict=True,
     )
     for pairs, plain, told in islice(drawn, rank, None, world):
         assert pairs is not None
         yield _Step(
-            items.batch(pairs.tolist()),
-            language.texts.batch(plain.tolist()) if language and plain is not None else None,
+            items.batch(pairs),
+            texts.batch(plain) if texts and plain is not None else None,
             labelled.batch(told) if labelled and told is not None else None,
         )
 
 
 @torch.no_grad()
 def validate_sentences(
-    student: nn.Module, valid: Items, projector: nn.Linear | None, *, sentences: Sentences
+    student: nn.Module,
+    valid: Items,
+    projector: nn.Linear | None,
+    rotation: Tensor | None,
+    *,
+    sentences: Sentences,
 ) -> dict[str, float]:
     """Measure held-out pairs: mean cosine with the target, and recall@1 of it among all targets.
 
@@ -240,7 +274,7 @@ def validate_sentences(
     batches = plan_epoch(valid.lengths, tokens=_VALID_TOKENS, seed=0, epoch=0)
     pooled, targets = [], []
     for indices in batches:
-        batch = valid.batch(indices.tolist()).to(device)
+        batch = _rotated(valid.batch(indices).to(device), rotation)
         pooled.append(mean_pooled(student, batch.ids, batch.mask).float())
         targets.append(batch.targets)
     vectors, wanted = torch.cat(pooled), torch.cat(targets)

@@ -87,13 +87,18 @@ def build_shards(
     max_length: int,
     processes: int = 1,
     strings: bool = False,
+    limit: int = 0,
 ) -> dict[str, int]:
     """Write one folder of arrays for each corpus file, and `out/shards.json` with the sums.
 
     `teacher` and `student` are tokenizer.json files, `max_length` counts pieces with specials on
-    either side; `strings` adds the published string matching (slow, for comparison).
+    either side; `strings` adds the published string matching (slow, for comparison); `limit` takes
+    so many training files at most (0: all).
     """
     files = sorted(corpus.glob("*.txt"))
+    if limit:
+        held_out = [f for f in files if not f.name.startswith("train")]
+        files = [f for f in files if f not in held_out][:limit] + held_out
     if not files:
         raise InputError(f"{corpus}: no .txt files of a corpus stage")
     jobs = [(f, out / f.stem, teacher, student, max_length, strings) for f in files]

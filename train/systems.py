@@ -15,12 +15,13 @@ from rubert_lite.package import ModelPackage
 
 from .baselines import hashed_tfidf, static_encoder, static_rows
 from .corpus import expand
+from .encoders import open_encoder
 from .folders import fingerprint_source
 from .pairs import read_lines
 from .section import Section
 from .stage import fingerprint_files
 from .tasks import Encode
-from .vectors import VectorCache, open_encoder
+from .vectors import VectorCache
 
 
 class SystemConfig(Section):

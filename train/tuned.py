@@ -18,7 +18,14 @@ from rubert_lite.pieces import PieceReader
 
 from .batches import pad_ids
 from .heads import Row
-from .student import encoder_states, hidden_size, load_masked_lm, max_length, mean_of
+from .student import (
+    default_device,
+    encoder_states,
+    hidden_size,
+    load_masked_lm,
+    max_length,
+    mean_of,
+)
 
 
 class Tuned:
@@ -43,6 +50,11 @@ class Tuned:
         judged = states if self.on_pieces else mean_of(states, mask)
         return self.from_features(judged, dropout)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the head is, and the model with it."""
+        return self.head.weight.device
+
     def from_features(self, judged: Tensor, dropout: float = 0.0) -> Tensor:
         """Return the logits of pooled vectors or states."""
         found: Tensor = self.head(nn.functional.dropout(judged, dropout, training=dropout > 0))
@@ -56,9 +68,10 @@ class Tuned:
         assert output == "logits"
         self.model.eval()
         for batch in batches:
-            ids = torch.from_numpy(batch.feeds["input_ids"])
-            types = torch.from_numpy(batch.feeds["token_type_ids"])
-            yield batch.indices, self.logits(ids, torch.ones_like(ids).bool(), types).numpy()
+            ids = torch.from_numpy(batch.feeds["input_ids"]).to(self.device)
+            types = torch.from_numpy(batch.feeds["token_type_ids"]).to(self.device)
+            found = self.logits(ids, torch.ones_like(ids).bool(), types)
+            yield batch.indices, found.cpu().numpy()
 
 
 def load_tuned(checkpoint: Path) -> Tuned:
@@ -74,7 +87,8 @@ def load_tuned(checkpoint: Path) -> Tuned:
     names = [config.id2label[i] for i in range(head.out_features)]
     task = getattr(config, "finetuning_task", None) or "classification"
     length = getattr(config, "tuned_max_length", max_length(model))
-    return Tuned(model, head, task, tuple(names), length)
+    device = default_device()
+    return Tuned(model.to(device), head.to(device), task, tuple(names), length)
 
 
 def open_reader(checkpoint: Path, length: int) -> PieceReader:

@@ -29,7 +29,7 @@ def validate(valid: Texts, pair: Pair) -> dict[str, float]:
     batches = list(plan_epoch(valid.lengths, tokens=_TOKENS, seed=0, epoch=0))[:_BATCHES]
     device = vocabularies.special.device
     for number, indices in enumerate(batches):
-        batch = valid.batch(indices.tolist()).to(device)
+        batch = valid.batch(indices).to(device)
         generator = torch.Generator(device=device).manual_seed(number)
         _own(batch, pair, vocabularies, generator, sums)
         if pair.teacher is not None:

@@ -5,59 +5,26 @@ hashes of their texts; a part is written whole, so a run that was killed goes on
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import rubert_lite
 from rubert_lite.errors import InputError
 
 from .corpus import text_hash
+from .encoders import Encode
+from .pairs import read_lines
 
 logger = logging.getLogger(__name__)
 
-Encode = Callable[[Sequence[str]], NDArray[np.float32]]
-
 _PART = 16_384
 _VECTORS, _KEYS = ".vectors.npy", ".keys.npy"
-
-
-def open_encoder(source: str, *, revision: str = "") -> Encode:
-    """Return a function from texts to unit vectors [texts, width] of a sentence encoder.
-
-    `source` is a directory of sentence-transformers or its hub id, or a package of rubert_lite
-    (faster on a CPU). Raises InputError when it cannot be loaded.
-    """
-    if (Path(source) / "manifest.json").is_file():
-        return rubert_lite.load(source).encode
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model = SentenceTransformer(
-            source,
-            revision=revision or None,
-            trust_remote_code=False,
-            # The fused kernel is slow for short texts on a CPU, see student.py.
-            model_kwargs={} if torch.cuda.is_available() else {"attn_implementation": "eager"},
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source}: cannot be loaded as a sentence encoder (directory, hub id or package):"
-            f" {error}"
-        ) from error
-
-    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = model.encode(
-            list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
-        )
-        return vectors
-
-    return encode
 
 
 class VectorCache:
@@ -97,6 +64,10 @@ class VectorCache:
             self._keys[places] == keys, self._order[places], -1
         ).astype(np.int64)
         return rows
+
+    def rows_of(self, texts: Iterator[str]) -> NDArray[np.int64]:
+        """Return the row of each text, -1 where there is none."""
+        return self.rows(hashes(texts))
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return vectors [n, width] by row."""
@@ -147,6 +118,45 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     partial.rename(path)
 
 
+@dataclass(frozen=True)
+class Targets:
+    """The vector of each pair, from the cache of the teacher that read it."""
+
+    caches: tuple[VectorCache, ...]
+    rows: NDArray[np.int64]  # [pairs] row in the cache
+    teachers: NDArray[np.uint8]  # [pairs] number of the cache
+
+    def __post_init__(self) -> None:
+        """Refuse caches that do not fit the pairs, or each other (InputError)."""
+        for number, cache in enumerate(self.caches):
+            rows = self.rows[self.teachers == number]
+            if len(cache) <= rows.max(initial=-1) or rows.min(initial=0) < 0:
+                raise InputError(f"{cache.folder}: lacks vectors: run `train vectors --force`")
+        widths = {cache.width for cache in self.caches if cache.width}
+        if len(widths) > 1:
+            raise InputError(f"the teachers' vectors differ in width: {sorted(widths)}")
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors."""
+        return max(cache.width for cache in self.caches)
+
+    def vectors(self, pairs: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return the vectors [n, width] of pairs by number."""
+        out = np.empty((len(pairs), self.width), dtype=np.float16)
+        teachers = self.teachers[pairs]
+        for number, cache in enumerate(self.caches):
+            own = teachers == number
+            if own.any():
+                out[own] = cache.vectors(self.rows[pairs[own]])
+        return out
+
+
 def hashes(texts: Iterator[str]) -> NDArray[np.uint64]:
     """Hash texts as the cache does."""
     return np.fromiter((text_hash(t) for t in texts), dtype=np.uint64)
+
+
+def read_texts_of(pairs: Path, chosen: NDArray[np.bool_]) -> Iterator[str]:
+    """Yield what the teacher reads of the chosen [pairs] of a pairs stage."""
+    return compress(read_lines(pairs / "teacher.txt"), chosen)

@@ -150,8 +150,8 @@ def test_static_rows_solve_the_regression(tmp_path):
         iter(teacher),
         lambda ts: np.asarray([np.mean([rows[w] for w in t.split()[1:]], axis=0) for t in ts]),
     )
-    (tmp_path / "student.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    np.save(tmp_path / "rows.npy", cache.rows(hashes(iter(teacher))))
+    for name, lines in (("teacher", teacher), ("student", texts)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = static_encoder(static_rows(tmp_path, cache, tokenizer, width=6), tokenizer)
     a, b = found(["кот", "пёс суп"])
     wanted = [rows["кот"], (rows["пёс"] + rows["суп"]) / 2]

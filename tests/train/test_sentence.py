@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from train.loop import Schedule
 from train.recipe import Recipe
 from train.sentence import Language, Sentences, Sources, distil_sentences, sentence_losses
 from train.sentence_losses import ranking, similarity_kl
-from train.vectors import VectorCache, hashes
+from train.vectors import Targets, VectorCache
 
 from .test_distil import TEACHER, pair_of, shards_of
 
@@ -84,7 +85,7 @@ def test_rotation_keeps_cosines_and_orders_the_dimensions():
     assert principal_rotation(vectors, 12)[:, 10:].tolist() == [[0, 0]] * 10
 
 
-def data_of(tmp_path: Path, *, width: int | None = 16, **reading) -> Path:
+def data_of(tmp_path: Path, **reading) -> Path:
     """120 pairs whose teacher vectors follow from their words."""
     rng = np.random.default_rng(1)
     words = {w: rng.normal(size=24) for w in WORDS}
@@ -100,28 +101,38 @@ def data_of(tmp_path: Path, *, width: int | None = 16, **reading) -> Path:
         iter(teacher),
         lambda texts: np.asarray([sum(words[w] for w in t.split()[2:]) for t in texts]),
     )
-    np.save(folder / "rows.npy", cache.rows(hashes(iter(teacher))))
+    rows = cache.rows_of(iter(teacher))
     out = tmp_path / "data"
     out.mkdir()
+    np.save(out / "rows.npy", rows)
+    # The last fifth is of a source that is not judged.
+    np.save(folder / "sources.npy", (np.arange(120) >= 96).astype(np.uint8))
     tokenizer = Tokenizer.from_str(json.dumps(SPEC))
-    write_items(folder, cache, tokenizer, out, reading=Reading(**reading), width=width)
+    write_items(folder, tokenizer, out, reading=Reading(**reading), unjudged=1)
     return out
+
+
+def splits_of(data: Path) -> tuple[Items, Items]:
+    rows = np.load(data / "rows.npy")
+    teachers = np.zeros(len(rows), dtype=np.uint8)
+    targets = Targets((VectorCache(data.parent / "cache"),), rows, teachers)
+    train, valid = (Items.open(data, s, targets, pad_id=0) for s in ("train", "valid"))
+    return train, valid
 
 
 def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
     out = data_of(tmp_path, valid_share=0.2, noise_share=1.0, teacher_text_share=1.0, max_length=8)
-    train, valid = (Items.open(out, s, pad_id=0) for s in ("train", "valid"))
+    train, valid = splits_of(out)
     assert len(train) == 3 * (120 - len(valid)) and 10 < len(valid) < 40
     assert not set(train.pairs) & set(valid.pairs)
-    batch = train.batch([0, 1, 2])
+    assert max(valid.pairs) < 96
+    batch = train.batch(np.array([0, 1, 2]))
     assert batch.groups.tolist() == [batch.groups[0]] * 3
     assert (batch.targets == batch.targets[0]).all()
     assert batch.ids.shape[1] <= 8
-    rotation = np.load(out / "rotation.npy")
     cache = VectorCache(tmp_path / "cache")
-    row = np.load(tmp_path / "vectors" / "rows.npy")[batch.groups[:1].numpy()]
-    wanted = cache.vectors(row).astype(np.float32) @ rotation
-    assert np.allclose(batch.targets[:1].numpy(), wanted, atol=0.02)
+    row = np.load(out / "rows.npy")[batch.groups[:1].numpy()]
+    assert (batch.targets[:1].numpy() == cache.vectors(row)).all()
 
 
 def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, **changes):
@@ -133,7 +144,7 @@ def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, **changes
     sentences = Sentences(
         **{"prefixes": (8,), "contrastive": 0.1, "similarity": 0.1, "language": 0.5} | changes
     )
-    train, valid = (Items.open(data, s, pad_id=0) for s in ("train", "valid"))
+    train, valid = splits_of(data)
     schedule = Schedule(
         steps=steps,
         tokens_per_batch=160,
@@ -156,8 +167,7 @@ def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, **changes
 
 @pytest.mark.parametrize("projection", ["rotation", "linear"])
 def test_the_student_learns_the_teachers_vectors(tmp_path, projection):
-    width = 16 if projection == "rotation" else None
-    data = data_of(tmp_path, valid_share=0.2, width=width)
+    data = data_of(tmp_path, valid_share=0.2)
     found = run(tmp_path, data, tmp_path / "run", steps=150, language=False, projection=projection)
     first = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
     assert first["regression"] > 0.6
@@ -198,7 +208,8 @@ def test_a_resumed_run_gives_the_same_losses(tmp_path, write_tokenizer):
 
 def test_prefixes_are_compared_with_the_prefixes_of_the_targets(tmp_path):
     data = data_of(tmp_path)
-    batch = Items.open(data, "train", pad_id=0).batch([0, 1, 2, 3])
+    batch = splits_of(data)[0].batch(np.array([0, 1, 2, 3]))
+    batch = replace(batch, targets=batch.targets[:, :16].float())
     halved = batch.targets.clone()
     halved[:, 8:] = torch.randn(4, 8)
     whole = sentence_losses(halved, batch, None, sentences=Sentences(prefixes=()))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from rubert_lite.errors import InputError
-from train.vectors import VectorCache, hashes, open_encoder
+from train.encoders import open_encoder
+from train.vectors import Targets, VectorCache, hashes
 
 TEXTS = [f"text {i}" for i in range(50)]
 
@@ -44,3 +45,29 @@ def test_a_part_that_a_kill_left_without_keys_is_computed_again(tmp_path):
 def test_a_teacher_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot be loaded as a sentence encoder"):
         open_encoder(str(tmp_path / "nothing"))
+
+
+def test_targets_come_from_the_teacher_that_read_the_text(tmp_path):
+    caches = VectorCache(tmp_path / "first"), VectorCache(tmp_path / "second")
+    caches[0].fill(iter(TEXTS[:10]), encode)
+    caches[1].fill(iter(TEXTS[20:30]), encode)
+    chosen = [TEXTS[3], TEXTS[25], TEXTS[9]]
+    teachers = np.array([0, 1, 0], dtype=np.uint8)
+    rows = [int(caches[t].rows_of(iter([x]))[0]) for t, x in zip(teachers, chosen, strict=True)]
+    targets = Targets(caches, np.array(rows), teachers)
+    assert targets.vectors(np.array([1, 0, 2, 1])).tolist() == [[25, 1], [3, 1], [9, 1], [25, 1]]
+
+
+def test_targets_that_were_never_computed_are_refused(tmp_path):
+    cache = VectorCache(tmp_path / "cache")
+    cache.fill(iter(TEXTS[:3]), encode)
+    with pytest.raises(InputError, match="lacks vectors: run `train vectors --force`"):
+        Targets((cache,), np.array([0, -1]), np.zeros(2, dtype=np.uint8))
+
+
+def test_teachers_of_different_widths_are_refused(tmp_path):
+    caches = VectorCache(tmp_path / "first"), VectorCache(tmp_path / "second")
+    caches[0].fill(iter(TEXTS[:3]), encode)
+    caches[1].fill(iter(TEXTS[:3]), lambda texts: np.ones((len(texts), 5), dtype=np.float32))
+    with pytest.raises(InputError, match=r"differ in width: \[2, 5\]"):
+        Targets(caches, np.array([0, 1]), np.array([0, 1], dtype=np.uint8))

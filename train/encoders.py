@@ -1,0 +1,130 @@
+"""Sentence encoders that teach or are judged: packages, sentence-transformers, our own students."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from torch.nn import functional as F
+
+import rubert_lite
+from rubert_lite.errors import InputError
+
+from .batches import pad_ids
+from .student import attention, default_device, hidden_size, load_masked_lm, mean_pooled
+
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+
+_TOKENS = 32_768  # padded pieces of a batch
+_TEXTS = 4096  # tokenised together
+
+
+def open_encoder(source: str, *, revision: str = "") -> Encode:
+    """Return a function from texts to unit vectors [texts, width] of a sentence encoder.
+
+    `source` is a directory of sentence-transformers or its hub id, a package of rubert_lite
+    (faster on a CPU), or the folder of a sentence stage: its vectors are turned back into the space
+    of the teacher that it learnt from (rotation.npy). Raises InputError when it cannot be loaded.
+    """
+    folder = Path(source)
+    if (folder / "manifest.json").is_file():
+        return rubert_lite.load(source).encode
+    if (folder / "rotation.npy").is_file():
+        training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        length = int(training["config"]["sentence"]["max_length"])
+        return _open_mean_pooled(folder, length, np.load(folder / "rotation.npy"))
+    if default_device().type == "cuda" and (length := _mean_pooled_length(folder)):
+        return _open_mean_pooled(folder, length)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            source,
+            revision=revision or None,
+            trust_remote_code=False,
+            # The fused kernel is slow for short texts on a CPU, see student.py.
+            model_kwargs={"attn_implementation": attention()},
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{source}: cannot be loaded as a sentence encoder (directory, hub id or package):"
+            f" {error}"
+        ) from error
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = model.encode(
+            list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
+        )
+        return vectors
+
+    return encode
+
+
+def _mean_pooled_length(folder: Path) -> int:
+    """Return the pieces that a BERT reads whose mean of states is the vector, 0 for other models.
+
+    Such a folder of sentence-transformers needs nothing of that library.
+    """
+    try:
+        modules = [m["type"].rsplit(".", 1)[-1] for m in _read_json(folder / "modules.json")]
+        pooling = _read_json(folder / "1_Pooling" / "config.json")
+        settings = _read_json(folder / "sentence_bert_config.json")
+        kind = _read_json(folder / "config.json")["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    chosen = {k for k, v in pooling.items() if k.startswith("pooling_mode") and v}
+    plain = modules[:2] == ["Transformer", "Pooling"] and set(modules[2:]) <= {"Normalize"}
+    if not plain or kind != "bert" or chosen != {"pooling_mode_mean_tokens"}:
+        return 0
+    return int(settings.get("max_seq_length") or 0)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _open_mean_pooled(
+    folder: Path, length: int, rotation: NDArray[np.float32] | None = None
+) -> Encode:
+    """Open a BERT whose vector is the mean of its states; `rotation` [D, width] is undone."""
+    device = default_device()
+    model = load_masked_lm(folder, headless=True).float().eval().to(device)
+    turn = None if rotation is None else torch.from_numpy(rotation).to(device)
+    width = hidden_size(model) if rotation is None else len(rotation)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(length)
+    tokenizer.no_padding()
+    half = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    @torch.inference_mode()
+    def read(encodings: Sequence[Encoding]) -> Iterator[NDArray[np.float32]]:
+        start = 0
+        while start < len(encodings):
+            count = max(1, _TOKENS // len(encodings[start].ids))  # the longest comes first
+            ids, mask = pad_ids([e.ids for e in encodings[start : start + count]], 0)
+            with torch.autocast(device.type, half, enabled=half != torch.float32):
+                pooled = mean_pooled(model, ids.to(device), mask.to(device))
+            vectors = F.normalize(
+                pooled.float() if turn is None else pooled.float() @ turn.T, dim=1
+            )
+            yield vectors.cpu().numpy()
+            start += count
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        chunks = [order[i : i + _TEXTS] for i in range(0, len(order), _TEXTS)]
+        out = np.empty((len(texts), width), dtype=np.float32)
+        with ThreadPoolExecutor(1) as pool:  # tokenises while the model reads
+            waiting = pool.map(lambda c: tokenizer.encode_batch([texts[i] for i in c]), chunks)
+            for chunk, encodings in zip(chunks, waiting, strict=True):
+                by_length = sorted(range(len(chunk)), key=lambda i: -len(encodings[i].ids))
+                parts = list(read([encodings[i] for i in by_length]))
+                out[[chunk[i] for i in by_length]] = np.concatenate(parts)
+        return out
+
+    return encode
