@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROFILE ?= cpu
 DEV := cpu,train,export,serve,dev
 
-.PHONY: run lint test test-slow toy overhead bench gpu roofline soak loadtest loadtest-peers openapi build clean
+.PHONY: run lint test test-slow toy overhead bench gpu gpu-train roofline soak loadtest loadtest-peers openapi build clean
 
 run: $(VENV)/.run  ## encode, compare and classify Russian sentences with the shipped model
 	$(BIN)/python examples/first_steps.py
@@ -40,6 +40,9 @@ bench: $(VENV)/.dev $(VENV)-bench/.done  ## ours and the peers: one table, one p
 
 gpu: $(VENV)-gpu/.done $(VENV)-load/.done  ## what needs a GPU: tests, benchmark, load test
 	PYTHON=$(VENV)-gpu/bin/python LOCUST=$(VENV)-load/bin/locust loadtest/gpu
+
+gpu-train: $(VENV)-gpu/.done  ## on a GPU: the teachers, the released students, the comparison, side by side
+	$(VENV)-gpu/bin/python -m train.gpu
 
 roofline: $(VENV)/.dev  ## what the machine could do, and how far the int8 graph is from it
 	$(BIN)/python loadtest/roofline.py

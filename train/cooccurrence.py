@@ -60,10 +60,10 @@ def _count_on_gpu(sides: Sequence[Side], size: int, window: int) -> tuple[Tensor
     for distance in range(1, window + 1):
         same = owner[distance:] == owner[:-distance]
         found = ids[:-distance][same] * size + ids[distance:][same]
-        unique, counts = found.unique(return_counts=True)
+        unique, counts = torch.unique(found, return_counts=True)
         keys.append(unique)
         weights.append(counts.float() / distance)
-    all_keys, inverse = torch.cat(keys).unique(return_inverse=True)
+    all_keys, inverse = torch.unique(torch.cat(keys), return_inverse=True)
     summed = torch.zeros(len(all_keys), device=device).index_add_(0, inverse, torch.cat(weights))
     return all_keys, summed
 

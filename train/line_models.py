@@ -14,7 +14,7 @@ from rubert_lite.errors import ConfigError
 
 from .batches import Texts
 from .checkpoint import has_state, write_checkpoint
-from .config import DistilConfig, SentenceConfig, StudentConfig
+from .config import DistilConfig, StudentConfig
 from .cooccurrence import count_pairs, ppmi_rows
 from .corpus import expand
 from .distil import distil
@@ -29,6 +29,7 @@ from .provenance import add_sentence_stage, provenance
 from .recipe import Pair, Recipe
 from .report import plot_run
 from .sentence import Language, Sentences, Sources, distil_sentences
+from .sentence_config import SentenceConfig
 from .shards import iter_shards
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .student import (
@@ -185,6 +186,9 @@ def train_sentence(line: Line) -> None:
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
         sources = _sentence_sources(line, c, tokenizer)
         spoken = c.language and c.language_teacher
+        turned = source / "rotation.npy"
+        if turned.is_file() and not (out / "rotation.npy").exists():
+            shutil.copyfile(turned, out / "rotation.npy")  # who learns on keeps to its space
         result = distil_sentences(
             join_models(line, student, _load_teacher(line) if spoken else None),
             Items.open(data, "train", targets, pad_id=pad_id),

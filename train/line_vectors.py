@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from .config import SentenceConfig
 from .corpus import expand
 from .encoders import open_encoder
 from .folders import Line, fingerprint_source
 from .items import Reading, write_items
 from .pairs import PairCleaning, PairSource, write_pairs
+from .sentence_config import SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .vectors import Targets, VectorCache, read_texts_of
 

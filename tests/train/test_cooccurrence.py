@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from train.cooccurrence import count_pairs, ppmi_rows
+from train.cooccurrence import _count_on_gpu, count_pairs, ppmi_rows
 from train.shards import Side
 
 
@@ -25,6 +25,14 @@ def test_merging_often_changes_nothing():
     one_by_one = count_pairs([side(t) for t in texts], 20)
     assert (at_once[0] == one_by_one[0]).all()
     np.testing.assert_allclose(at_once[1], one_by_one[1], rtol=1e-5)
+
+
+def test_counting_all_texts_at_once_gives_the_same():
+    rng = np.random.default_rng(0)
+    sides = [side(*(rng.integers(0, 20, rng.integers(2, 12)) for _ in range(30))) for _ in range(4)]
+    wanted, found = count_pairs(sides, 20), _count_on_gpu(sides, 20, 5)
+    assert torch.equal(found[0], wanted[0])
+    torch.testing.assert_close(found[1], wanted[1])
 
 
 def test_pieces_of_like_use_get_like_rows():

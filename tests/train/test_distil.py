@@ -233,3 +233,37 @@ def test_a_run_that_was_killed_goes_on_exactly(tmp_path, write_tokenizer):
     assert start("killed").wait() == 0
     assert losses("killed") == losses("whole")
     assert len(losses("whole")) == 63
+
+
+def test_a_schedule_by_the_clock_decays_with_the_time():
+    schedule = Schedule(steps=1000, learning_rate=1.0, warmup_share=0.1, final_share=0.0)
+    timed = Schedule(
+        steps=1000, learning_rate=1.0, warmup_share=0.1, final_share=0.0, max_minutes=2.0
+    )
+    assert timed.rate(50, seconds=60) == schedule.rate(50)  # warm-up goes by steps
+    assert timed.rate(100, seconds=60) == pytest.approx(0.5)
+    assert timed.rate(100, seconds=0) == schedule.rate(100)
+    assert timed.rate(910, seconds=60) == pytest.approx(0.1)  # steps are further on
+    assert timed.rate(100, seconds=500) == pytest.approx(0.0)
+    assert schedule.time_share(1e9) == 0.0
+
+
+def test_a_run_by_the_clock_ends_with_a_checkpoint_and_a_judgement(tmp_path, write_tokenizer):
+    texts = shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT)
+    out = tmp_path / "run"
+    out.mkdir()
+    found = distil(
+        pair_of(TEACHER, STUDENT),
+        texts,
+        texts,
+        recipe=Recipe(alignment="match"),
+        schedule=Schedule(steps=10**6, tokens_per_batch=60, max_minutes=0.02),
+        out=out,
+    )
+    assert found["mlm"] > 0
+    (state,) = (out / "state").glob("step-*")
+    steps = int(state.name.removeprefix("step-"))
+    assert 1 <= steps < 10**5
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == steps and "valid" in records[-1]
+    assert records[-2]["rate"] < 0.1 * Schedule().learning_rate

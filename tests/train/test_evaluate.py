@@ -18,7 +18,7 @@ from train.probes import (
 )
 from train.results import COLUMNS, insert, main_table, mean_score, plot_plane
 from train.tasks import Task, features, measure, read_task
-from train.vectors import VectorCache, hashes
+from train.vectors import VectorCache
 
 WORDS = {"кот": 0, "пёс": 1, "чай": 2, "суп": 3}
 

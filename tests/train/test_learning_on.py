@@ -14,6 +14,7 @@ from train import line_vectors
 from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
+from train.pairs import read_lines
 from train.student import encoder, load_masked_lm, mean_pooled
 
 from .toy_line import CORPUS, STUDENT, write_words
@@ -105,3 +106,64 @@ def test_other_pieces_are_told(released):
     Path("more.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r'vocabulary.tokenizer = "released"'):
         run_line(Line(load_config(Path("more.toml"))), UNTIL_SENTENCE)
+
+
+SECOND = """
+base = "first.toml"
+run = "runs/second"
+[sentence]
+plain_teacher = "plain"
+plain_share = 0.5
+bag = 0.1
+[[sentence.sources]]
+name = "pairs"
+files = ["others.txt"]
+license = "CC0"
+"""
+THIRD = """
+base = "first.toml"
+run = "runs/third"
+[sentence]
+source = "runs/second/05-sentence"
+learning_rate = 1e-5
+"""
+
+
+def test_a_second_teacher_reads_the_plain_texts(released, monkeypatch):
+    asked = {}
+
+    def open_encoder(source, **_):
+        def encode(texts):
+            asked.setdefault(source, []).extend(texts)
+            return np.full((len(texts), 8), 1.0 + len(source))
+
+        return encode
+
+    monkeypatch.setattr(line_vectors, "open_encoder", open_encoder)
+    Path("second.toml").write_text(SECOND, encoding="utf-8")
+    others = [t.upper() for t in Path("words.txt").read_text(encoding="utf-8").splitlines()]
+    Path("others.txt").write_text("\n".join(others) + "\n", encoding="utf-8")
+    line = Line(load_config(Path("second.toml")))
+    run_line(line, UNTIL_SENTENCE)
+    corpus = {t for f in line.folder("01-corpus").glob("train-*.txt") for t in read_lines(f)}
+    plain = set(asked["plain"])
+    assert plain < corpus and len(plain) > len(corpus) / 4
+    teachers = np.load(line.folder("05-vectors") / "teachers.npy")
+    assert 0 < teachers.sum() < len(teachers)
+    targets = line_vectors.open_targets(line)
+    assert (targets.vectors(np.flatnonzero(teachers)) == 1 + len("plain")).all()
+    training = json.loads((line.folder("05-sentence") / "training.json").read_text())
+    assert training["corpora"][-1]["name"] == "texts of the corpus, taught by plain"
+    assert training["corpora"][-1]["texts"] == len(plain)
+
+
+def test_who_learns_on_keeps_to_its_space(released):
+    Path("second.toml").write_text('base = "first.toml"\nrun = "runs/second"\n', encoding="utf-8")
+    Path("third.toml").write_text(THIRD, encoding="utf-8")
+    second, third = (Line(load_config(Path(f"{n}.toml"))) for n in ("second", "third"))
+    run_line(second, UNTIL_SENTENCE)
+    file = second.folder("05-sentence") / "rotation.npy"
+    turned = np.load(file)[:, ::-1].copy()  # another space than the vectors themselves would give
+    np.save(file, turned)
+    run_line(third, UNTIL_SENTENCE)
+    assert (np.load(third.folder("05-sentence") / "rotation.npy") == turned).all()

@@ -1,6 +1,7 @@
 import json
 import lzma
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -111,3 +112,20 @@ def test_passages_join_whole_pairs_on_both_sides(tmp_path):
     assert len(sides) == 400 + len(joined)
     assert all(en.replace("Line", "Строка") == ru for en, ru in joined)
     assert json.loads((out / "pairs.json").read_text())[0]["kept"] == 400
+
+
+def test_a_share_of_a_source_is_always_the_same_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"Текст {i}.\n" for i in range(400)), encoding="utf-8")
+    plain = PairSource("plain", (str(tmp_path / "a.txt"),), "CC0", share=0.25)
+    first, again = read([plain])[0], read([plain])[0]
+    assert first == again and 60 < len(first) < 140
+
+
+def test_each_pair_names_its_source(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv.xz", [("A cat.", "Кот.", "game", "open")])
+    (tmp_path / "b.txt").write_text("Раз.\nДва.\n", encoding="utf-8")
+    plain = PairSource("plain", (str(tmp_path / "b.txt"),), "CC0")
+    out = tmp_path / "out"
+    out.mkdir()
+    write_pairs([source(path), plain], out, cleaning=PairCleaning())
+    assert np.load(out / "sources.npy").tolist() == [0, 1, 1]

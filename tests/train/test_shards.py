@@ -139,3 +139,18 @@ def test_skipping_goes_on_where_the_plan_was():
     plans = plan(lengths, tokens=128, seed=3), plan(lengths, tokens=128, seed=3, skip=70)
     first = [next(plans[0]).tolist() for _ in range(80)]
     assert [next(plans[1]).tolist() for _ in range(10)] == first[70:]
+
+
+def test_a_limit_takes_so_many_training_files_and_what_is_held_out(tmp_path, write_tokenizer):
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    corpus.mkdir()
+    out.mkdir()
+    for name in ("train-000", "train-001", "train-002", "valid"):
+        (corpus / f"{name}.txt").write_text("привет\n", encoding="utf-8")
+    file = write_tokenizer("student", wordpiece("привет"))
+    build_shards(corpus, out, teacher=file, student=file, max_length=8, limit=2)
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == [
+        "train-000",
+        "train-001",
+        "valid",
+    ]

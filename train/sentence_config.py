@@ -1,0 +1,85 @@
+"""The configuration of the sentence stages: pairs, their teachers, losses and schedule."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from .section import Section
+
+
+class PairSourceConfig(Section):
+    """Pairs of texts of the sentence stage: columns of tsv, jsonl or parquet, or plain text."""
+
+    name: str
+    files: list[str]
+    license: str
+    teacher_field: str = "text"  # column that the sentence teacher reads
+    student_field: str = "text"  # column that the student reads; equal to it: one language
+    only: dict[str, list[str]] = {}  # column -> values to keep
+    without: dict[str, list[str]] = {}  # column -> values to leave out
+    cap: int = Field(0, ge=0)  # pairs of one value of `cap_by` at most; 0: no limit
+    cap_by: str = ""
+
+
+class TaskSourceConfig(Section):
+    """Labelled texts of the sentence stage; the labels are those of the file."""
+
+    name: str
+    train: str  # jsonl file, may be compressed
+    license: str
+    text: str = "text"  # key of the text
+    label: str = "label"
+
+
+class SentenceConfig(Section):
+    """The sentence stage: teacher's vectors, pairs, losses (see Sentences) and schedule."""
+
+    teacher: str  # sentence encoder: directory, hub id, or an exported package
+    revision: str = ""  # of a hub id
+    teacher_name: str = ""  # for the model card; default: the last part of `teacher`
+    sources: list[PairSourceConfig] = Field(min_length=1)
+    exclude: list[str] = []  # files whose texts stay out on either side
+    # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
+    # distil-16k --variants safetensors` writes; default: the student of this line
+    source: str = ""
+    # A second sentence encoder, whose vectors the texts of 01-corpus should get: directory, hub id,
+    # package, or a 05-sentence folder (its vectors are turned back into its own teacher's space)
+    plain_teacher: str = ""
+    plain_share: float = Field(1.0, gt=0, le=1)  # of the texts of 01-corpus
+    directory: str = ""  # where 05-pairs and 05-vectors lie, to share them
+    items: str = ""  # where 05-items lies, to share it between lines of one vocabulary and pairs
+    cache: str = "runs/vectors"  # teacher vectors, a folder for each teacher
+    max_chars: int = Field(500, ge=20)
+    passages: float = Field(0.0, ge=0, lt=1)  # share of the pairs joined into long texts
+    valid_share: float = Field(0.003, gt=0, lt=1)
+    noise_share: float = Field(0.0, ge=0, le=1)  # share of texts also read with typing errors
+    teacher_text_share: float = Field(0.0, ge=0, le=1)  # the student reads the teacher's, too
+    max_length: int = Field(256, ge=8)  # pieces
+    projection: Literal["rotation", "linear"] = "rotation"
+    prefixes: list[int] = [64, 128]  # first dimensions that must work alone
+    regression: float = Field(1.0, ge=0)
+    contrastive: float = Field(0.0, ge=0)
+    similarity: float = Field(0.0, ge=0)
+    temperature: float = Field(0.05, gt=0)
+    bag: float = Field(0.0, ge=0)
+    language: float = Field(0.0, ge=0)  # weight of the [distil] losses on the shards
+    language_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    language_teacher: bool = True  # the line's teacher, if any, takes part in those losses
+    tasks: list[TaskSourceConfig] = []
+    labels: float = Field(0.0, ge=0)  # weight of the classes of `tasks`
+    labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
+    steps: int = Field(1000, ge=1)
+    max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone
+    tokens_per_batch: int = Field(8192, ge=16)
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    decay: Literal["constant", "linear", "cosine"] = "linear"
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["no", "bf16"] = "no"
+    seed: int = 42
+    checkpoint_steps: int = Field(250, ge=1)
+    validate_steps: int = Field(500, ge=1)
+    log_steps: int = Field(20, ge=1)
