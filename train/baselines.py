@@ -62,8 +62,14 @@ def static_rows(
     pieces in the student's texts: the best static student (Model2Vec's kind) in this sense.
     """
     rows = cache.rows_of(islice(read_lines(pairs / "teacher.txt"), limit))
-    if (rows < 0).any():  # another teacher's texts come last
-        rows = rows[: int((rows < 0).argmax())]
+    sources = np.load(pairs / "sources.npy")[: len(rows)]
+    taught = rows >= 0
+    for source in np.unique(sources[~taught]):  # what another teacher reads, and comes last
+        if taught[sources == source].any():
+            raise InputError(
+                f"{cache.folder}: lacks vectors of {pairs}: run `rubert-lite train vectors`"
+            )
+    rows = rows[: int(taught.sum())]
     if not len(rows):
         raise InputError(f"{pairs}: no pairs")
     rotation = principal_rotation(

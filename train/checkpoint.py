@@ -30,8 +30,8 @@ class Trainee:
     optimizer: torch.optim.Optimizer
 
 
-def save_state(folder: Path, trainee: Trainee, *, step: int) -> None:
-    """Write `folder/step-N`, then remove older ones."""
+def save_state(folder: Path, trainee: Trainee, *, step: int, seconds: float = 0.0) -> None:
+    """Write `folder/step-N`, then remove older ones; `seconds` were spent so far."""
     target = folder / f"step-{step:08d}"
     partial = folder / f".partial-{step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -54,7 +54,9 @@ def save_state(folder: Path, trainee: Trainee, *, step: int) -> None:
             else:
                 scalars[f"{index}.{key}"] = value
     save_file(tensors, partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps({"step": step, "scalars": scalars}))
+    (partial / "state.json").write_text(
+        json.dumps({"step": step, "seconds": seconds, "scalars": scalars})
+    )
     _sync(partial)
     partial.rename(target)
     for old in folder.glob("step-*"):
@@ -73,10 +75,10 @@ def has_state(folder: Path) -> bool:
     return any(folder.glob("step-*"))
 
 
-def load_state(folder: Path, trainee: Trainee) -> int:
-    """Load the newest checkpoint into `trainee`; return its step, 0 where there is none."""
+def load_state(folder: Path, trainee: Trainee) -> tuple[int, float]:
+    """Load the newest checkpoint into `trainee`; return its step and seconds, 0 without one."""
     if not has_state(folder):
-        return 0
+        return 0, 0.0
     newest = max(folder.glob("step-*"))
     for name, module in trainee.modules.items():
         tensors = load_file(newest / f"{name}.safetensors")
@@ -96,7 +98,7 @@ def load_state(folder: Path, trainee: Trainee) -> int:
         values.setdefault(int(index), {})[field] = value
     state = trainee.optimizer.state_dict()
     trainee.optimizer.load_state_dict({"state": values, "param_groups": state["param_groups"]})
-    return int(meta["step"])
+    return int(meta["step"]), float(meta.get("seconds", 0.0))
 
 
 def write_checkpoint(

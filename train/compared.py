@@ -83,6 +83,13 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
         problems += [f"{student.name}: no task {t!r}" for t in student.tasks if t not in known]
         if sum(map(bool, (student.line, student.set, student.like))) > 1:
             problems.append(f"{student.name}: line, set and like exclude each other")
+        for task in config.tasks:
+            try:
+                ComparedTask.model_validate(task.model_dump() | student.tuning)
+            except ValidationError as error:
+                told = [explain(e, ComparedTask) for e in error.errors()]
+                problems += [f"{student.name}: tuning.{what}" for what in told]
+                break
         model = next((s for s in config.students if s.name == student.like), None)
         if student.like and (model is None or model.like):
             problems.append(f"{student.name}: like = {student.like!r} is no row that is trained")

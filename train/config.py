@@ -215,6 +215,8 @@ def _contradictions(config: LineConfig) -> list[str]:
         )
     if sentence and not (sentence.regression or sentence.contrastive or sentence.similarity):
         problems.append("sentence: all of regression, contrastive and similarity are 0")
+    if sentence and sentence.bag and not sentence.language:
+        problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
     if sentence and bool(sentence.labels) != bool(sentence.tasks):
         problems.append("sentence: labels (a weight) and tasks are given together or not at all")
     if config.student.hidden_size % max(config.student.heads, 1):

@@ -77,6 +77,8 @@ def _mean_pooled_length(folder: Path) -> int:
         kind = _read_json(folder / "config.json")["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         return 0
+    if not (folder / "tokenizer.json").is_file():
+        return 0
     chosen = {k for k, v in pooling.items() if k.startswith("pooling_mode") and v}
     plain = modules[:2] == ["Transformer", "Pooling"] and set(modules[2:]) <= {"Normalize"}
     if not plain or kind != "bert" or chosen != {"pooling_mode_mean_tokens"}:

@@ -2,9 +2,9 @@
 
     python -m train.gpu --minutes 12                # in a checkout, with `data` and runs/minilm
 
-Text is worked on while the first teacher trains; the teachers have the GPU alone, students and the
-rows of the comparison share it (start CUDA MPS before). Every stage is one of a configuration, so a
-second run goes on where this one was stopped.
+Text is worked on while the first teacher trains; students and the rows of the comparison share the
+GPU (start CUDA MPS before). Every stage is one of a configuration, so a second run goes on where
+this one was stopped.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from .line_vectors import items, pairs, vectors
 
 TEACHER, SENTENCE = "teacher-12x512", "sentence-12x512"
 STUDENTS = ("distil-16k", "distil-5k")
-COMPARISON = "train/configs/compare/compare.toml"
+COMPARISON = "train/configs/compare/gpu.toml"
 _FIRST, _LAST, _TEXT = -10, 15, 10  # nice levels
 
 
 def programme(processes: int) -> dict[str, Job]:
     """Return the jobs; `processes` work on a stage's shards."""
-    low, first = (0, 0) if os.geteuid() else (_FIRST, _FIRST)
+    first = 0 if os.geteuid() else _FIRST
     jobs = {
         "corpus": Job(_stage(corpus, TEACHER)),
         "vocabulary": Job(_stage(vocabulary, TEACHER), ("corpus",)),
@@ -52,7 +52,7 @@ def programme(processes: int) -> dict[str, Job]:
         ),
         "plain pairs": Job(_stage(pairs, STUDENTS[0]), ("corpus",), _TEXT),
         "plain vectors": Job(
-            _stage(vectors, STUDENTS[0]), ("sentence teacher", "plain pairs"), low
+            _stage(vectors, STUDENTS[0]), ("sentence teacher", "plain pairs"), first
         ),
     }
     for name in STUDENTS:
@@ -66,7 +66,7 @@ def programme(processes: int) -> dict[str, Job]:
             name: Job(
                 _stage(train_sentence, name),
                 ("plain vectors", f"{name} items", f"{name} distil"),
-                low,
+                first,
             ),
         }
     return jobs | _compared(load_comparison(Path(COMPARISON)))

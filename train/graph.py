@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,9 +50,11 @@ def run_jobs(
     states: dict[str, State] = {}
     running: dict[str, int] = {}  # process ids
     begun = time.monotonic()
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         while len(states) < len(jobs):
             _collect(running, states)
+            known = len(states) + len(running)
             for name, job in jobs.items():
                 if name in running or name in states:
                     continue
@@ -64,13 +67,21 @@ def run_jobs(
                     logger.info("%6.1f s  %s begins", time.monotonic() - begun, name)
             if seconds and time.monotonic() - begun > seconds:
                 break
+            if not running and known == len(states) < len(jobs):
+                raise ConfigError([f"jobs wait for each other: {set(jobs) - set(states)}"])
             time.sleep(_PAUSE)
     finally:
+        signal.signal(signal.SIGTERM, before)
         for name, process in running.items():
-            os.killpg(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
             os.waitpid(process, 0)
             states[name] = "stopped"
     return {name: states.get(name, "not begun") for name in jobs}
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _collect(running: dict[str, int], states: dict[str, State]) -> None:
@@ -86,10 +97,13 @@ def _begin(job: Job, log: Path) -> int:
     """Fork; return the process id, which is that of its group, too."""
     process = os.fork()
     if process:
+        with suppress(OSError):  # whichever of the two comes first
+            os.setpgid(process, process)
         return process
     status = 1
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         file = log.open("w", buffering=1, encoding="utf-8")
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -119,7 +119,7 @@ def write_items(
 ) -> None:
     """Tokenise the texts of a pairs stage for the student; memory does not grow with the pairs.
 
-    Of the source with the number `unjudged` no text is held out.
+    Of the source with the number `unjudged` what would be held out is left out.
     """
     sources = np.load(pairs / "sources.npy", mmap_mode="r")
     tokenizer.enable_truncation(reading.max_length)
@@ -133,8 +133,9 @@ def write_items(
     while chunk := list(islice(texts, _CHUNK)):
         chosen: list[tuple[str, str, int]] = []
         for number, (teacher, student) in enumerate(chunk, start):
-            judged = sources[number] != unjudged
-            valid = judged and is_valid(text_hash(student), reading.valid_share)
+            valid = is_valid(text_hash(student), reading.valid_share)
+            if valid and sources[number] == unjudged:
+                continue  # else it might be a held-out text of another source
             chosen.append(("valid" if valid else "train", student, number))
             if valid:
                 continue

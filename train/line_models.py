@@ -36,6 +36,7 @@ from .student import (
     Shape,
     build,
     freeze,
+    hidden_size,
     load_masked_lm,
     output_rows,
     repeat_positions,
@@ -164,6 +165,10 @@ def train_sentence(line: Line) -> None:
         "items": fingerprint_stage(line.folder("05-items")),
         "student": fingerprint_source(c.source) if c.source else fingerprint_stage(source),
     }
+    if c.language:
+        inputs["shards"] = fingerprint_stage(line.folder("03-shards"))
+        if c.language_teacher:
+            inputs["teacher"] = fingerprint_source(line.teacher)
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
     elsewhere = {"teacher", "teacher_name", "plain_teacher", "plain_share", "sources", "exclude"}
@@ -186,9 +191,8 @@ def train_sentence(line: Line) -> None:
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
         sources = _sentence_sources(line, c, tokenizer)
         spoken = c.language and c.language_teacher
-        turned = source / "rotation.npy"
-        if turned.is_file() and not (out / "rotation.npy").exists():
-            shutil.copyfile(turned, out / "rotation.npy")  # who learns on keeps to its space
+        if c.source and c.projection == "rotation":
+            _keep_space(source, out, (targets.width, hidden_size(student)))
         result = distil_sentences(
             join_models(line, student, _load_teacher(line) if spoken else None),
             Items.open(data, "train", targets, pad_id=pad_id),
@@ -228,6 +232,24 @@ def _learns_on(line: Line, source: Path) -> torch.nn.Module:
     if c.language:
         start_head(student)
     return student
+
+
+def _keep_space(source: Path, out: Path, shape: tuple[int, int]) -> None:
+    """Let a student that learns on keep to the space it is in: the rotation that it learnt by."""
+    turned = source / "rotation.npy"
+    if not turned.is_file():
+        logger.info("%s: has no rotation.npy: its vectors go into a new space", source)
+        return
+    found = np.load(turned).shape
+    if found != shape:
+        raise ConfigError(
+            [
+                f"{turned}: turns {found[0]} to {found[1]} dimensions, expected {shape[0]} to"
+                f" {shape[1]}: learn on from the same teachers, or with another projection"
+            ]
+        )
+    if not (out / "rotation.npy").exists():
+        shutil.copyfile(turned, out / "rotation.npy")
 
 
 def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> Sources:

@@ -104,6 +104,7 @@ def shards(line: Line) -> None:
             "aligned": bool(line.teacher),  # with the teacher's pieces
         },
         {name: fingerprint_stage(folder) for name, folder in folders.items()},
+        defaults={"files": 0, "aligned": bool(line.teacher)},
     )
 
     def work(out: Path) -> None:

@@ -16,7 +16,7 @@ from .sentence_config import SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .vectors import Targets, VectorCache, read_texts_of
 
-_PLAIN = "texts of the corpus, taught by {}"
+_PLAIN = "texts of the corpus"  # the name of the source that the second teacher reads
 
 
 def pairs(line: Line) -> None:
@@ -32,8 +32,7 @@ def pairs(line: Line) -> None:
         corpus = line.folder("01-corpus")
         inputs["01-corpus"] = fingerprint_stage(corpus)
         files = tuple(map(str, sorted(corpus.glob("train-*.txt"))))
-        name = _PLAIN.format(Path(c.plain_teacher).parent.name or c.plain_teacher)
-        kinds.append(PairSource(name, files, "as those texts", share=c.plain_share))
+        kinds.append(PairSource(_PLAIN, files, "as those texts", share=c.plain_share))
     held_out = expand(c.exclude, "sentence.exclude")
     cleaning = PairCleaning(max_chars=c.max_chars, passages=c.passages)
     plain = {"plain": c.plain_share} if c.plain_teacher else {}
@@ -57,7 +56,7 @@ def vectors(line: Line) -> None:
     folder = line.folder("05-pairs")
     stage = Stage(
         line.folder("05-vectors"),
-        {"revision": c.revision},
+        {"revision": c.revision, "cache": c.cache},
         {
             "pairs": fingerprint_stage(folder),
             "teacher": fingerprint_source(c.teacher),
@@ -70,23 +69,25 @@ def vectors(line: Line) -> None:
         # The plain texts are the last source, if there are any.
         plain = sources == len(c.sources)
         rows = np.empty(len(sources), dtype=np.int64)
-        for own, (teacher, cache) in zip((~plain, plain), _teachers(c), strict=False):
-            encode = open_encoder(teacher, revision=c.revision if teacher == c.teacher else "")
+        for own, (teacher, revision, cache) in zip((~plain, plain), _teachers(c), strict=False):
+            encode = open_encoder(teacher, revision=revision)
             cache.fill(read_texts_of(folder, own), encode, total=int(own.sum()))
             rows[own] = cache.rows_of(read_texts_of(folder, own))
         np.save(out / "rows.npy", rows)
         np.save(out / "teachers.npy", plain.astype(np.uint8))
+        _targets(c, out)  # refuses teachers of different widths here
 
     run_stage(stage, work, force=line.force)
 
 
-def _teachers(c: SentenceConfig) -> list[tuple[str, VectorCache]]:
-    """Name the teachers and open the cached vectors of each."""
+def _teachers(c: SentenceConfig) -> list[tuple[str, str, VectorCache]]:
+    """Name the teachers and their revisions, and open the cached vectors of each."""
     found = []
     for teacher, revision in ((c.teacher, c.revision), (c.plain_teacher, "")):
         if teacher:
-            made = revision or fingerprint_source(teacher)[:16]
-            found.append((teacher, VectorCache(Path(c.cache) / f"{Path(teacher).name}-{made}")))
+            made = (revision or fingerprint_source(teacher)[:16]).replace("/", "-")
+            cache = VectorCache(Path(c.cache) / f"{Path(teacher).name}-{made}")
+            found.append((teacher, revision, cache))
     return found
 
 
@@ -94,9 +95,12 @@ def open_targets(line: Line) -> Targets:
     """Open what the vectors stage found."""
     c = line.config.sentence
     assert c is not None
-    folder = line.folder("05-vectors")
+    return _targets(c, line.folder("05-vectors"))
+
+
+def _targets(c: SentenceConfig, folder: Path) -> Targets:
     rows, teachers = np.load(folder / "rows.npy"), np.load(folder / "teachers.npy")
-    return Targets(tuple(cache for _, cache in _teachers(c)), rows, teachers)
+    return Targets(tuple(cache for _, _, cache in _teachers(c)), rows, teachers)
 
 
 def items(line: Line) -> None:

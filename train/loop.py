@@ -13,6 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rubert_lite.errors import ConfigError
+
 from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,8 @@ class Schedule:
     """How long, how fast and how often."""
 
     steps: int = 1000
-    # Ends by the clock, too, where above 0: the rate decays by whichever is further on. Such a run
-    # is not repeated exactly.
+    # Ends by the clock, too, where above 0: warm-up and decay go by whichever is further on. Such a
+    # run is not repeated exactly, and has one process.
     max_minutes: float = 0.0
     tokens_per_batch: int = 4096  # padded pieces of a micro-batch
     accumulation: int = 1  # micro-batches a step and process
@@ -47,11 +49,12 @@ class Schedule:
     def rate(self, step: int, *, seconds: float = 0.0) -> float:
         """Return the learning rate of a step, counted from 0, after so many seconds."""
         warmup = max(1, int(self.steps * self.warmup_share))
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
+        position = max(step, self.time_share(seconds) * self.steps)
+        if position < warmup:
+            return self.learning_rate * (position + 1) / warmup
         if self.decay == "constant":
             return self.learning_rate
-        done = max((step - warmup) / max(1, self.steps - warmup), self.time_share(seconds))
+        done = (position - warmup) / max(1, self.steps - warmup)
         left = 1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
 
@@ -94,8 +97,11 @@ def run_job(
     """Train `job.modules` in place; return the last validation.
 
     `out/state` holds the newest checkpoint: a run that was killed goes on from there and gives the
-    same losses as one that was not. `out/metrics.jsonl` has a record for every `log_steps` steps.
+    same losses as one that was not; one by the clock goes on with the time that was left.
+    `out/metrics.jsonl` has a record for every `log_steps` steps.
     """
+    if schedule.max_minutes and accelerator.num_processes > 1:
+        raise ConfigError(["max_minutes is for one process: each would have a clock of its own"])
     device = accelerator.device
     for module in job.modules.values():
         module.train()
@@ -107,7 +113,7 @@ def run_job(
         fused=True,
     )
     trainee = Trainee(job.modules, optimizer)
-    start = load_state(out / "state", trainee)
+    start, spent = load_state(out / "state", trainee)
     metrics = out / "metrics.jsonl"
     if accelerator.is_main_process:
         rewind_metrics(metrics, start)
@@ -116,7 +122,7 @@ def run_job(
     batches = job.batches(start * schedule.accumulation)
     last: dict[str, float] = {}
     log = _Log()
-    begun = time.perf_counter()
+    begun = time.perf_counter() - spent
     bar = tqdm(
         total=schedule.steps,
         initial=start,
@@ -124,7 +130,8 @@ def run_job(
         unit="step",
         disable=None if accelerator.is_main_process else True,
     )
-    for step in range(start, schedule.steps):
+    over = schedule.time_share(spent) == 1.0  # killed after its last checkpoint
+    for step in range(start, start if over else schedule.steps):
         # Everything random in a step follows from the seed, the step and the process: see
         # checkpoint.py.
         seed = _seed(schedule.seed, step, accelerator.process_index)
@@ -164,7 +171,7 @@ def run_job(
             log.restart_clock()
         due = done % schedule.checkpoint_steps == 0 or ends
         if due and accelerator.is_main_process:
-            save_state(out / "state", trainee, step=done)
+            save_state(out / "state", trainee, step=done, seconds=seconds)
         if ends:
             break
     bar.close()

@@ -60,6 +60,10 @@ def add_sentence_stage(
     training["corpora"] += [r for r in read if r not in training["corpora"]]
     training["config"]["sentence"] = config.model_dump()
     training["sentence_stage"] = True
-    name = config.teacher_name or Path(config.teacher).name
-    training["teacher"] = f"{name} (sentence vectors); before that {training['teacher']}"
+    name = f"{config.teacher_name or Path(config.teacher).name} (sentence vectors)"
+    if config.plain_teacher:
+        name += f", {Path(config.plain_teacher).parent.name or config.plain_teacher} (plain text)"
+    former = training["teacher"]
+    if not former.startswith(name):  # one that learns on may have the same
+        training["teacher"] = f"{name}; before that {former}"
     training["metrics"] = {**training["metrics"], "sentence": metrics}

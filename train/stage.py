@@ -118,7 +118,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def fingerprint_stage(folder: Path) -> str:
-    """Identify what a finished stage was made from."""
+    """Identify what a finished stage was made from; of a run by the clock, what it made, too."""
     note = folder / "stage.json"
     if not note.is_file():
         number, _, made = folder.name.partition("-")
@@ -126,7 +126,14 @@ def fingerprint_stage(folder: Path) -> str:
         raise ConfigError([f"{folder}: not made yet: run `rubert-lite train {name}` first"])
     record = json.loads(note.read_text())
     kept = {k: record[k] for k in ("settings", "inputs", "version")}
+    if _by_the_clock(kept["settings"]):  # made again, it would be another one
+        kept["weights"] = fingerprint_files([str(folder / "model.safetensors")])
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _by_the_clock(settings: Mapping[str, Any]) -> bool:
+    parts = [v for v in settings.values() if isinstance(v, Mapping)]
+    return bool(settings.get("max_minutes")) or any(map(_by_the_clock, parts))
 
 
 def fingerprint_files(paths: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ class SystemConfig(Section):
     truncate_dim: int = Field(0, ge=0)
     document_teacher: str = ""  # sentence encoder that reads the documents, with `rotation`
     rotation: str = ""  # rotation.npy of the sentence stage
-    pairs: str = ""  # vectors stage, for `static`
+    pairs: str = ""  # pairs stage, for `static`
     cache: str = ""  # cached teacher vectors, for `static`
     texts: list[str] = []  # text files, for `hashed-tfidf`
     width: int = Field(256, ge=1)
@@ -44,7 +44,7 @@ class SystemConfig(Section):
     def missing(self) -> str:
         """The first of its files and folders that is not there; names on a hub count as there."""
         paths = [self.pairs, self.cache, self.rotation]
-        if self.kind != "encoder":
+        if self.kind != "encoder" or self.path.count("/") > 1:  # names on a hub have one at most
             paths.append(self.path)
         return next((p for p in paths if p and not Path(p).exists()), "")
 

@@ -131,7 +131,10 @@ class Targets:
         for number, cache in enumerate(self.caches):
             rows = self.rows[self.teachers == number]
             if len(cache) <= rows.max(initial=-1) or rows.min(initial=0) < 0:
-                raise InputError(f"{cache.folder}: lacks vectors: run `train vectors --force`")
+                raise InputError(
+                    f"{cache.folder}: lacks vectors of these pairs: delete their 05-vectors, then"
+                    " run `rubert-lite train vectors`"
+                )
         widths = {cache.width for cache in self.caches if cache.width}
         if len(widths) > 1:
             raise InputError(f"the teachers' vectors differ in width: {sorted(widths)}")

@@ -240,8 +240,8 @@ def test_a_schedule_by_the_clock_decays_with_the_time():
     timed = Schedule(
         steps=1000, learning_rate=1.0, warmup_share=0.1, final_share=0.0, max_minutes=2.0
     )
-    assert timed.rate(50, seconds=60) == schedule.rate(50)  # warm-up goes by steps
-    assert timed.rate(100, seconds=60) == pytest.approx(0.5)
+    assert timed.rate(3, seconds=6) == schedule.rate(50)  # a slow machine warms up by the clock
+    assert timed.rate(100, seconds=66) == pytest.approx(0.5)
     assert timed.rate(100, seconds=0) == schedule.rate(100)
     assert timed.rate(910, seconds=60) == pytest.approx(0.1)  # steps are further on
     assert timed.rate(100, seconds=500) == pytest.approx(0.0)

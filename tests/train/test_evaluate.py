@@ -152,6 +152,7 @@ def test_static_rows_solve_the_regression(tmp_path):
     )
     for name, lines in (("teacher", teacher), ("student", texts)):
         (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    np.save(tmp_path / "sources.npy", np.zeros(300, dtype=np.uint8))
     found = static_encoder(static_rows(tmp_path, cache, tokenizer, width=6), tokenizer)
     a, b = found(["кот", "пёс суп"])
     wanted = [rows["кот"], (rows["пёс"] + rows["суп"]) / 2]

@@ -71,6 +71,12 @@ def test_an_unknown_name_is_told(tmp_path):
         run_jobs({"a": Job(fail, after=("b",))}, tmp_path, at_once=1)
 
 
+def test_jobs_that_wait_for_each_other_are_told(tmp_path):
+    jobs = {"a": Job(fail, after=("b",)), "b": Job(fail, after=("a",))}
+    with pytest.raises(ConfigError, match="wait for each other"):
+        run_jobs(jobs, tmp_path, at_once=1)
+
+
 def test_the_programme_of_the_gpu_is_whole(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     jobs = programme(2)

@@ -153,7 +153,10 @@ def test_a_second_teacher_reads_the_plain_texts(released, monkeypatch):
     targets = line_vectors.open_targets(line)
     assert (targets.vectors(np.flatnonzero(teachers)) == 1 + len("plain")).all()
     training = json.loads((line.folder("05-sentence") / "training.json").read_text())
-    assert training["corpora"][-1]["name"] == "texts of the corpus, taught by plain"
+    assert training["corpora"][-1]["name"] == "texts of the corpus"
+    assert training["teacher"].startswith(
+        "words.txt (sentence vectors), plain (plain text); before"
+    )
     assert training["corpora"][-1]["texts"] == len(plain)
 
 

@@ -11,8 +11,10 @@ from tokenizers import Tokenizer
 
 from tests.train.conftest import wordpiece
 from train.checkpoint import read_metrics
+from train.corpus import is_valid, text_hash
 from train.items import Items, Reading, principal_rotation, write_items
 from train.loop import Schedule
+from train.pairs import read_lines
 from train.recipe import Recipe
 from train.sentence import Language, Sentences, Sources, distil_sentences, sentence_losses
 from train.sentence_losses import ranking, similarity_kl
@@ -123,7 +125,11 @@ def splits_of(data: Path) -> tuple[Items, Items]:
 def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
     out = data_of(tmp_path, valid_share=0.2, noise_share=1.0, teacher_text_share=1.0, max_length=8)
     train, valid = splits_of(out)
-    assert len(train) == 3 * (120 - len(valid)) and 10 < len(valid) < 40
+    held_out = [
+        is_valid(text_hash(t), 0.2) for t in read_lines(tmp_path / "vectors" / "student.txt")
+    ]
+    assert len(valid) == sum(held_out[:96]) > 10
+    assert len(train) == 3 * (120 - sum(held_out)) and sum(held_out[96:]) > 0
     assert not set(train.pairs) & set(valid.pairs)
     assert max(valid.pairs) < 96
     batch = train.batch(np.array([0, 1, 2]))
@@ -190,8 +196,8 @@ def test_a_resumed_run_gives_the_same_losses(tmp_path, write_tokenizer):
     class Killed(Exception):
         pass
 
-    def save_and_die(folder, trainee, *, step):
-        saved(folder, trainee, step=step)
+    def save_and_die(folder, trainee, *, step, seconds):
+        saved(folder, trainee, step=step, seconds=seconds)
         raise Killed
 
     loop.save_state = save_and_die

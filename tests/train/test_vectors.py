@@ -61,7 +61,7 @@ def test_targets_come_from_the_teacher_that_read_the_text(tmp_path):
 def test_targets_that_were_never_computed_are_refused(tmp_path):
     cache = VectorCache(tmp_path / "cache")
     cache.fill(iter(TEXTS[:3]), encode)
-    with pytest.raises(InputError, match="lacks vectors: run `train vectors --force`"):
+    with pytest.raises(InputError, match="lacks vectors of these pairs: delete their 05-vectors"):
         Targets((cache,), np.array([0, -1]), np.zeros(2, dtype=np.uint8))
 
 
