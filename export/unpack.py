@@ -22,9 +22,8 @@ from rubert_lite.package import ModelPackage
 from .quantize import dequantize_blocks, dequantize_rows
 from .weights import Affine, Array, Layer, name_tensors, read_config
 
-# The best first. The weights of the static ones are mixed with scales of activations, those of
-# int8-turbo are those of int8.
-_SOURCES = ("fp32", "int8", "int8-turbo", "int4")
+# The best first; the weights of int8-turbo are those of int8.
+_SOURCES = ("fp32", "int8", "int8-turbo", "int8-static", "int4", "int4-static")
 
 
 def unpack(package: ModelPackage, out: Path) -> None:
@@ -97,7 +96,12 @@ def _linear(values: Mapping[str, NDArray[np.generic]], name: str) -> Affine:
         return Affine(np.ascontiguousarray(_float(values, f"{name}.weight").T), bias)
     stored = values[f"{name}.int8"].astype(np.int8).T
     scale = _float(values, f"{name}.scale")[:, None]
-    return Affine(np.ascontiguousarray(dequantize_rows(stored, scale)), bias)
+    weight = dequantize_rows(stored, scale)
+    if f"{name}.smooth" in values:  # of a static graph: what its input is multiplied by
+        weight *= _float(values, f"{name}.smooth")
+    # Between the values and `out` of a static graph channels are scaled and scaled back: together
+    # they are what they were, so both stay as they are.
+    return Affine(np.ascontiguousarray(weight), bias)
 
 
 def _rows(values: Mapping[str, NDArray[np.generic]], name: str) -> Array:

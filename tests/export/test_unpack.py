@@ -48,11 +48,21 @@ def test_what_comes_back_gives_the_vectors_of_the_graph(tmp_path, kind, variants
         assert all(torch.equal(found[k], original[k]) for k in rows) and rows
 
 
-def test_static_graphs_do_not_tell_their_weights(tmp_path, checkpoint):
+@pytest.mark.parametrize("variant", ["int8-static", "int4-static"])
+def test_weights_come_out_of_static_graphs(tmp_path, checkpoint, variant):
     texts = [" ".join(("привет", "мир", "дом", str(i))) for i in range(200)]
-    package = export(checkpoint, tmp_path / "p", variants=("int8-static",), texts=texts)
+    package = export(checkpoint, tmp_path / "p", variants=(variant,), texts=texts)
     (tmp_path / "u").mkdir()
-    with pytest.raises(InputError, match="variants int8-static: weights can be read from fp32"):
+    unpack(package, tmp_path / "u")
+    again = export(tmp_path / "u", tmp_path / "again", variants=("fp32",))
+    found, expected = load(again.path).encode(texts), load(package.path).encode(texts)
+    assert (found * expected).sum(1).min() > 0.999
+
+
+def test_a_variant_without_readable_weights_is_told(tmp_path, checkpoint):
+    package = export(checkpoint, tmp_path / "p", variants=("fp16",))
+    (tmp_path / "u").mkdir()
+    with pytest.raises(InputError, match="variants fp16: weights can be read from fp32"):
         unpack(package, tmp_path / "u")
 
 
