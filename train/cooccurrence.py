@@ -19,6 +19,7 @@ from .shards import Side
 from .student import default_device
 
 _ITERATIONS = 3  # of subspaces
+_GPU_PIECES = 200_000_000  # by estimate, their keys take 30 GB of a GPU
 _MERGE = 8  # shards counted between two merges: bounds the memory
 
 
@@ -32,7 +33,9 @@ def count_pairs(
     """
     keys, weights = np.empty(0, np.int64), np.empty(0, np.float32)
     if default_device().type == "cuda":
-        return _count_on_gpu(list(sides), size, window)
+        sides = list(sides)
+        if sum(len(s.ids) for s in sides) <= _GPU_PIECES:
+            return _count_on_gpu(sides, size, window)
     waiting = [(keys, weights)]
     for side in tqdm(sides, total=total, desc="pairs", unit="shard", disable=None):
         ids = np.asarray(side.ids).astype(np.int64)

@@ -20,6 +20,7 @@ from rubert_lite.errors import InputError
 from .corpus import text_hash
 from .encoders import Encode
 from .pairs import read_lines
+from .parallel import locked
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,14 @@ class VectorCache:
     def fill(self, texts: Iterator[str], encode: Encode, *, total: int | None = None) -> int:
         """Compute the vectors of texts that have none yet; return how many.
 
-        Texts are read once; sorted by length within a part they fill batches evenly.
+        Texts are read once; sorted by length within a part they fill batches evenly. Another
+        process that fills the same folder is waited for.
         """
+        with locked(self.folder):
+            self._read()
+            return self._fill(texts, encode, total)
+
+    def _fill(self, texts: Iterator[str], encode: Encode, total: int | None) -> int:
         added = 0
         waiting: dict[int, str] = {}
         bar = tqdm(total=total, desc="teacher vectors", unit="text", disable=None)
