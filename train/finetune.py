@@ -36,6 +36,7 @@ from .tuned import Tuned, load_tuned, open_reader, pad
 
 logger = logging.getLogger(__name__)
 
+_NOT_COPIED = ("stage.json", "manifest.json", "modules.json")  # of the folder that they lie in
 _WINDOW = 16  # batches whose texts are sorted by length together
 
 
@@ -228,7 +229,7 @@ def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind, *, max_len
     `tuned_max_length`: a text, or a window of one, is read as long as it was in training.
     """
     for path in checkpoint.iterdir():
-        if path.is_file() and path.suffix == ".json" and path.name != "stage.json":
+        if path.is_file() and path.suffix == ".json" and path.name not in _NOT_COPIED:
             shutil.copyfile(path, out / path.name)
     model.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ from .labels import LabelledTexts
 from .line_vectors import open_targets
 from .links import link, link_vocabularies
 from .loop import Schedule
-from .provenance import add_sentence_stage, provenance
+from .provenance import add_sentence_stage, provenance, read_training
 from .recipe import Pair, Recipe
 from .report import plot_run
 from .sentence import Language, Sentences, Sources, distil_sentences
@@ -203,7 +203,7 @@ def train_sentence(line: Line) -> None:
             out=out,
         )
         repeat_positions(student, max(c.max_length, line.config.shards.max_length))
-        training = json.loads((source / "training.json").read_text(encoding="utf-8"))
+        training = read_training(source)
         counts = sources.labelled.counts if sources.labelled else ()
         add_sentence_stage(line, training, result, counts)
         write_checkpoint(out, student, source, provenance=training)

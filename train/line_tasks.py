@@ -16,6 +16,7 @@ from .heads import Answers, Classes, Entities
 from .labelled import Keys, read_asked, read_labelled, read_tagged
 from .line_models import join_models
 from .loop import Schedule
+from .provenance import read_training
 from .recipe import Recipe
 from .shards import build_shards
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
@@ -44,7 +45,7 @@ def finetune_head(line: Line) -> None:
         tuning = Tuning(**fields_of(c.model_dump(), Tuning))
         soft = Path(c.soft) if c.soft else None
         scores = finetune(source, kind, tuning=tuning, out=out, soft=soft)
-        training = json.loads((out / "training.json").read_text(encoding="utf-8"))
+        training = read_training(source)
         training["corpora"].append(
             {"name": c.name, "license": c.license, "texts": len(kind.data.train), "use": "labels"}
         )
@@ -103,7 +104,7 @@ def learn_task_words(
             schedule=Schedule(**fields_of(c.model_dump() | {"steps": steps}, Schedule)),
             out=out,
         )
-        training = json.loads((source / "training.json").read_text(encoding="utf-8"))
+        training = read_training(source)
         training["metrics"] = {**training["metrics"], f"{task.name} words": result}
         for place in (texts, shards, out / "state"):
             shutil.rmtree(place)

@@ -35,6 +35,22 @@ def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) 
     }
 
 
+def read_training(source: Path) -> dict[str, Any]:
+    """Return what made a checkpoint: its training.json, or the provenance of a package.
+
+    A checkpoint of other origin is described by its name. `corpora`, `config` and `metrics` are
+    always there.
+    """
+    found: dict[str, Any] = {"teacher": f"unknown ({source.name})", "license": "unknown"}
+    own, package = source / "training.json", source / "manifest.json"
+    if own.is_file():
+        found = json.loads(own.read_text(encoding="utf-8"))
+    elif package.is_file():
+        found = json.loads(package.read_text(encoding="utf-8"))["provenance"]
+    parts: dict[str, Any] = {"corpora": [], "config": {}, "metrics": {}}
+    return {**parts, **found}
+
+
 def add_sentence_stage(
     line: Line,
     training: dict[str, Any],

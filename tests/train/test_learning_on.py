@@ -15,6 +15,7 @@ from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
 from train.pairs import read_lines
+from train.provenance import read_training
 from train.student import encoder, load_masked_lm, mean_pooled
 
 from .toy_line import CORPUS, STUDENT, write_words
@@ -170,3 +171,21 @@ def test_who_learns_on_keeps_to_its_space(released):
     np.save(file, turned)
     run_line(third, UNTIL_SENTENCE)
     assert (np.load(third.folder("05-sentence") / "rotation.npy") == turned).all()
+
+
+def test_a_package_learns_on_by_its_manifest(released):
+    """`rubert-lite export --variants safetensors` writes no training.json."""
+    made = Path("released/training.json")
+    manifest = {"provenance": json.loads(made.read_text(encoding="utf-8"))}
+    made.unlink()
+    Path("released/manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    line = Line(load_config(Path("more.toml")))
+    run_line(line, UNTIL_SENTENCE)
+    training = json.loads((line.folder("05-sentence") / "training.json").read_text())
+    assert [c["name"] for c in training["corpora"]] == ["words", "pairs"]
+
+
+def test_a_checkpoint_of_other_origin_is_known_by_its_name(tmp_path):
+    found = read_training(tmp_path)
+    assert found["teacher"] == f"unknown ({tmp_path.name})"
+    assert (found["corpora"], found["config"], found["metrics"]) == ([], {}, {})
