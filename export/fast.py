@@ -256,7 +256,7 @@ def measure_peaks(weights: Weights, texts: Sequence[Mapping[str, NDArray[np.int6
             continue
         name = node.input[1].removesuffix(".weight")
         if not name.startswith("layer"):
-            continue  # the head
+            continue  # the head, the axes
         value = f"{name}.peaks"
         absolute = helper.make_node("Abs", [node.input[0]], [f"{value}.all"])
         peak = helper.make_node("ReduceMax", [f"{value}.all"], [value], axes=[0, 1], keepdims=0)

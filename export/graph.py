@@ -85,7 +85,16 @@ class Graph:
 
 
 def finish_outputs(graph: Graph, hidden: str, pooled: str, weights: Weights) -> dict[str, Shape]:
-    """Add pooled, sentence_embedding and logits from float32 states and their mean."""
+    """Add pooled, sentence_embedding and logits from float32 states and their mean.
+
+    Axes turn the vectors; a head reads the mean as it is.
+    """
+    mean = pooled
+    if weights.axes is not None:
+        # Half the bytes, and the digits that were written; the runtime widens it once, at loading.
+        small = graph.constant(np.ascontiguousarray(weights.axes.T).astype(np.float16), "axes")
+        wide = graph.add("Cast", [small], to=TensorProto.FLOAT)
+        pooled = graph.add("MatMul", [mean, wide])
     length = graph.add("ReduceL2", [pooled], axes=[-1], keepdims=1)
     floor = graph.constant(np.float32(TINY), "tiny")
     unit = graph.add("Div", [pooled, graph.add("Max", [length, floor])])
@@ -100,7 +109,7 @@ def finish_outputs(graph: Graph, hidden: str, pooled: str, weights: Weights) -> 
         on_pieces = weights.task in PIECEWISE
         # In float32: it is small, and a label should not turn on rounding.
         weight = graph.constant(np.ascontiguousarray(weights.head.weight.T), "head.weight")
-        product = graph.add("MatMul", [hidden if on_pieces else pooled, weight])
+        product = graph.add("MatMul", [hidden if on_pieces else mean, weight])
         bias = graph.constant(weights.head.bias, "head.bias")
         graph.rename(graph.add("Add", [product, bias]), "logits")
         labels = len(weights.head.bias)

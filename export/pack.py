@@ -1,6 +1,5 @@
 """From a checkpoint to a model package: graphs, checks, card, manifest."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 from rubert_lite.errors import InputError
 from rubert_lite.package import Manifest, ModelPackage, seal, sha256_of, staged
-from rubert_lite.wordpiece import SPECIAL_PIECES, check_tokenizer
+from rubert_lite.wordpiece import check_tokenizer
 
 from .card import write_card
 from .cases import Case, make_cases
@@ -25,10 +24,10 @@ from .parity import (
     reference,
     summarize,
 )
-from .portable import export_portable
+from .portable import export_portable, write_for_others
 from .remap import write_table
 from .sample import TEXTS
-from .weights import Weights, read_config, read_json, read_weights
+from .weights import AXES, Weights, read_config, read_json, read_weights
 
 FAST = ("int8", "fp32", "int8-turbo", "int8-static", "int4", "int4-static", "fp16")
 EXTRAS = ("portable", "safetensors", "table")
@@ -93,13 +92,15 @@ def export(
             (folder / f"fast.{variant}.onnx").write_bytes(graph)
         if "portable" in variants:
             graph = export_portable(checkpoint, folder).read_bytes()
-            found = measure_portable(graph, cases, expected=expected)
+            found = measure_portable(graph, cases, expected=expected, axes=weights.axes)
             check("portable", found, cases)
             summaries.append(summarize("portable", found))
         if "safetensors" in variants:
             shutil.copyfile(checkpoint / "model.safetensors", folder / "model.safetensors")
+            if weights.axes is not None:
+                shutil.copyfile(checkpoint / AXES, folder / AXES)
         if {"portable", "safetensors"} & set(variants):
-            _write_for_others(checkpoint, folder, manifest)
+            write_for_others(checkpoint, folder, manifest, axes=weights.axes)
         if "table" in variants:
             write_table(checkpoint, folder / "vocab.tsv")
         if (checkpoint / "LICENSE").is_file():
@@ -230,37 +231,3 @@ def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:
         "license": manifest.license,
     }
     return {f"rubert_lite.{key}": value for key, value in values.items()}
-
-
-def _write_for_others(checkpoint: Path, folder: Path, manifest: Manifest) -> None:
-    """Add what transformers and sentence-transformers read."""
-    # DistilBERT takes no token types, so its tokenizer must not hand them over.
-    names = ["input_ids", "attention_mask"]
-    if read_config(checkpoint)["model_type"] == "bert":
-        names.append("token_type_ids")
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": manifest.max_length,
-        "model_input_names": names,
-        **{f"{p.strip('[]').lower()}_token": p for p in SPECIAL_PIECES},
-    }
-    root = "sentence_transformers.models"
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": f"{root}.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{root}.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{root}.Normalize"},
-    ]
-    pooling = {
-        "word_embedding_dimension": manifest.hidden_size,
-        "pooling_mode_mean_tokens": True,
-        "pooling_mode_cls_token": False,
-    }
-    length = {"max_seq_length": manifest.max_length, "do_lower_case": False}
-    (folder / "1_Pooling").mkdir()
-    for name, data in (
-        ("tokenizer_config.json", settings),
-        ("modules.json", modules),
-        ("1_Pooling/config.json", pooling),
-        ("sentence_bert_config.json", length),
-    ):
-        (folder / name).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

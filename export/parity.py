@@ -19,7 +19,7 @@ from rubert_lite.manifest import PIECEWISE
 from rubert_lite.predictions import softmax
 
 from .cases import Case
-from .weights import read_config, read_task
+from .weights import read_axes, read_config, read_task
 
 Vectors = NDArray[np.float32]
 
@@ -86,7 +86,7 @@ class Parity:
 def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Vectors] | None]:
     """Compute pooled vectors [cases, D] with transformers in float32 and, with a head, logits.
 
-    Those of a case are [labels], or [pieces, labels] of a task on pieces.
+    Those of a case are [labels], or [pieces, labels] of a task on pieces. Axes turn the vectors.
     """
     import torch
     from safetensors.torch import load_file
@@ -113,7 +113,11 @@ def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Ve
             if tensors is not None:
                 judged = hidden if on_pieces else hidden.mean(0)
                 logits.append((judged @ tensors["weight"].float().T + tensors["bias"]).numpy())
-    return np.stack(pooled), logits if tensors is not None else None
+    vectors = np.stack(pooled)
+    axes = read_axes(checkpoint, vectors.shape[1])
+    if axes is not None:
+        vectors = vectors @ axes.T
+    return vectors, logits if tensors is not None else None
 
 
 def measure(
@@ -155,13 +159,22 @@ def _together(engine: Engine, cases: Sequence[Case], alone: Vectors) -> Vectors:
 
 
 def measure_portable(
-    graph: bytes, cases: Sequence[Case], *, expected: tuple[Vectors, Sequence[Vectors] | None]
+    graph: bytes,
+    cases: Sequence[Case],
+    *,
+    expected: tuple[Vectors, Sequence[Vectors] | None],
+    axes: Vectors | None = None,
 ) -> Comparison:
-    """Compare a graph of last_hidden_state with the reference, alone and in padded batches."""
+    """Compare a graph of last_hidden_state with the reference, alone and in padded batches.
+
+    `axes` [D, D] turn the means of its states.
+    """
     engine = Engine(graph, lanes=1)
     alone = np.concatenate([_run_padded(engine, [c]) for c in cases])
     groups = [cases[i : i + _PADDED_ROWS] for i in range(0, len(cases), _PADDED_ROWS)]
     together = np.concatenate([_run_padded(engine, group) for group in groups])
+    if axes is not None:
+        alone, together = alone @ axes.T, together @ axes.T
     return _compare(_unit(alone), _unit(together), expected[0])
 
 

@@ -12,12 +12,12 @@ from rubert_lite.errors import InputError
 from rubert_lite.package import staged
 from rubert_lite.wordpiece import check_tokenizer, prune_tokenizer
 
-from .weights import read_config, read_json, read_tensors
+from .weights import AXES, read_config, read_json, read_tensors
 
 _ROWS = ("word_embeddings.weight", "vocab_projector.weight", "predictions.decoder.weight")
 # Said of the whole checkpoint, or independent of ids. Never the vocab.txt or added_tokens.json of
 # the old ids.
-_COPIED = ("head.safetensors", "LICENSE", "training.json", "special_tokens_map.json")
+_COPIED = ("head.safetensors", AXES, "LICENSE", "training.json", "special_tokens_map.json")
 _BIASES = ("vocab_projector.bias", "predictions.bias", "predictions.decoder.bias")
 
 

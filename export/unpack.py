@@ -20,7 +20,7 @@ from rubert_lite.manifest import Manifest
 from rubert_lite.package import ModelPackage
 
 from .quantize import dequantize_blocks, dequantize_rows
-from .weights import Affine, Array, Layer, name_tensors, read_config
+from .weights import AXES, Affine, Array, Layer, name_tensors, read_config
 
 # The best first; the weights of int8-turbo are those of int8.
 _SOURCES = ("fp32", "int8", "int8-turbo", "int8-static", "int4", "int4-static")
@@ -66,6 +66,9 @@ def _write(values: Mapping[str, NDArray[np.generic]], out: Path, manifest: Manif
         layers=layers,
     )
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    if "axes" in values:
+        axes = np.ascontiguousarray(values["axes"].T)
+        save_file({"weight": axes}, out / AXES)
     if "head.weight" in values:
         head = {
             "weight": np.ascontiguousarray(_float(values, "head.weight").T),

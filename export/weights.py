@@ -17,6 +17,8 @@ from rubert_lite.manifest import TASKS
 
 Array = NDArray[np.float32]
 
+AXES = "axes.safetensors"  # of a checkpoint
+
 # Our name -> the name in each architecture, below its prefix; {i} is the layer.
 _TOP = {
     "pieces": ("embeddings.word_embeddings.weight",) * 2,
@@ -82,6 +84,7 @@ class Weights:
     heads: int
     epsilon: float
     head: Affine | None  # [labels, hidden]
+    axes: Array | None = None  # [hidden, hidden]: what turns the mean-pooled vector; see read_axes
     task: str = "embedding"  # one of rubert_lite.manifest.TASKS
 
     @property
@@ -118,7 +121,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_weights(checkpoint: Path) -> Weights:
-    """Read model.safetensors, config.json and, if there, head.safetensors of a checkpoint.
+    """Read model.safetensors, config.json and what is there of head and axes.safetensors.
 
     Raises InputError for a missing file or tensor, a shape that config.json does not say, numbers
     that are not finite, a pickled checkpoint, and kinds that our graph does not compute.
@@ -166,6 +169,7 @@ def read_weights(checkpoint: Path) -> Weights:
         # DistilBERT's norms have this constant in code, BERT's in the configuration.
         epsilon=1e-12 if column == 0 else float(config.get("layer_norm_eps", 1e-12)),
         head=_read_head(checkpoint / "head.safetensors", width),
+        axes=read_axes(checkpoint, width),
         task=read_task(checkpoint),
     )
 
@@ -259,6 +263,20 @@ def _checked(value: NDArray[Any], shape: tuple[int, ...], where: str) -> Array:
             f"{where} is not finite: the training diverged, take an earlier checkpoint"
         )
     return found
+
+
+def read_axes(checkpoint: Path, width: int) -> Array | None:
+    """Read axes.safetensors, `weight` [width, width]; None where there is none.
+
+    A text's vector is weight @ (mean of its pieces' states): training writes it to sort dimensions.
+    """
+    path = checkpoint / AXES
+    if not path.is_file():
+        return None
+    found = _load(path)
+    if set(found) != {"weight"}:
+        raise InputError(f"{path}: has {', '.join(found)}, expected weight")
+    return _checked(found["weight"], (width, width), f"{path}: weight")
 
 
 def _read_head(path: Path, width: int) -> Affine | None:

@@ -71,9 +71,22 @@ def _run(words: list[str]) -> int:
     others = {} if words and words[0] in commands else _installed_commands()
     if words and words[0] in others:
         return _run_installed(others[words[0]], words[1:])
-    arguments = _parser(sorted(others)).parse_args(words)
+    arguments = _parsed(_parser(sorted(others)), words)
     commands[arguments.command](arguments)
     return 0
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Parse words; FILE may also follow options that come after NAME, which argparse refuses."""
+    arguments, rest = parser.parse_known_args(words)
+    if "file" in arguments:
+        late = len(rest) == 1 and (rest[0] == "-" or not rest[0].startswith("-"))
+        if arguments.file is None and late:
+            arguments.file = rest.pop()
+        arguments.file = arguments.file or "-"
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def _installed_commands() -> dict[str, EntryPoint]:
@@ -110,7 +123,7 @@ def _parser(others: Sequence[str]) -> argparse.ArgumentParser:
     run = argparse.ArgumentParser(add_help=False)
     _model_argument(run)
     run.add_argument(
-        "file", nargs="?", default="-", metavar="FILE", help="UTF-8 text; - is standard input"
+        "file", nargs="?", metavar="FILE", help="UTF-8 text; - (default) is standard input"
     )
     run.add_argument("--variant", help="graph of the package, e.g. int8, fp32")
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -104,6 +104,7 @@ class DistilConfig(Section):
     temperature: float = Field(2.0, gt=0)
     tail: bool = False
     mask_teacher: bool = False
+    compare: Literal["all", "masked"] = "all"
     positions: int = Field(1024, ge=1)
     mask_share: float = Field(0.15, gt=0, lt=1)
     mask_exponent: float = 0.0
@@ -193,6 +194,16 @@ def _contradictions(config: LineConfig) -> list[str]:
             f"distil.alignment = {distil.alignment!r} needs a teacher: give teacher.path or"
             " teacher.config, or set alignment = 'none' to pretrain"
         )
+    if distil.compare == "masked":
+        if distil.alignment not in ("match", "match-string", "plain"):
+            problems.append(
+                f"distil.compare = 'masked' with alignment = {distil.alignment!r}: only match,"
+                " match-string and plain mask what they compare"
+            )
+        elif not (distil.mlm or distil.span or distil.mask_teacher):
+            problems.append(
+                "distil.compare = 'masked', but nothing is masked: set mlm, span or mask_teacher"
+            )
     if config.vocabulary.lowercase and config.vocabulary.method != "train":
         problems.append(
             "vocabulary.lowercase needs vocabulary.method = 'train': the other methods keep pieces"

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from rubert_lite.errors import ConfigError, InputError
 
+from .axes import keep_axes
 from .checkpoint import append_metrics
 from .heads import Kind, Row, Scores
 from .student import (
@@ -117,6 +118,8 @@ def finetune(
     if kept["model"]:
         model.load_state_dict(kept["model"])
     _write(checkpoint, out, model, kind, max_length=length)
+    if tuning.freeze_encoder:  # else its vectors are others, and so would be their axes
+        keep_axes(checkpoint, out)
     save_file({k: v.contiguous() for k, v in kept["head"].items()}, out / "head.safetensors")
     return best
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from rubert_lite.errors import ConfigError
 
+from .axes import write_axes
 from .batches import Texts
 from .checkpoint import has_state, write_checkpoint
 from .config import DistilConfig, StudentConfig
@@ -193,15 +194,20 @@ def train_sentence(line: Line) -> None:
         spoken = c.language and c.language_teacher
         if c.source and c.projection == "rotation":
             _keep_space(source, out, (targets.width, hidden_size(student)))
+        items = Items.open(data, "train", targets, pad_id=pad_id)
         result = distil_sentences(
             join_models(line, student, _load_teacher(line) if spoken else None),
-            Items.open(data, "train", targets, pad_id=pad_id),
+            items,
             Items.open(data, "valid", targets, pad_id=pad_id),
             sources,
             sentences=Sentences(**fields_of(values, Sentences)),
             schedule=Schedule(**fields_of(values, Schedule)),
             out=out,
         )
+        if c.sort_dimensions:
+            # Plain text is more like what users have than the pairs are.
+            texts = sources.language.texts if sources.language else items
+            result |= write_axes(student, texts, items, out, seed=c.seed)
         repeat_positions(student, max(c.max_length, line.config.shards.max_length))
         training = read_training(source)
         counts = sources.labelled.counts if sources.labelled else ()

@@ -68,25 +68,34 @@ def batch_losses(
         losses["mlm"] = linear_cross_entropy(
             transform(own_states[-1][positions]), weight, bias, labels
         )
+    teacher_states: tuple[Tensor, ...] | None = None
     if teacher is not None and groups is not None and own_states is not None:
         with torch.no_grad():
-            seen = encoder_states(teacher, groups.teacher_ids, batch.teacher_mask)[-1]
+            teacher_states = encoder_states(teacher, groups.teacher_ids, batch.teacher_mask)
         losses["span"] = span_loss(
             batch,
             groups,
-            (teacher, seen),
+            (teacher, teacher_states[-1]),
             (student, own_states[-1]),
             temperature=recipe.span_temperature,
         )
     if teacher is None or recipe.alignment == "none":
         return losses
-    hidden_is_masked = positions if masks else torch.zeros_like(positions)
-    teacher_ids = _teacher_input(batch, hidden_is_masked, recipe, vocabularies)
-    with torch.no_grad():
-        teacher_states = encoder_states(teacher, teacher_ids, batch.teacher_mask)
-    compared = _correspond(
-        batch, pair, own_states, teacher_states, recipe=recipe, generator=generator
-    )
+    masked_places = positions if masks else torch.zeros_like(positions)
+    # With words masked, a teacher that sees the masks has just read this very input.
+    if teacher_states is None or not recipe.mask_teacher:
+        teacher_ids = _teacher_input(batch, masked_places, recipe, vocabularies)
+        with torch.no_grad():
+            teacher_states = encoder_states(teacher, teacher_ids, batch.teacher_mask)
+    if recipe.alignment in ("reduce", "reduce-map"):
+        compared = _reduce(batch, pair, teacher_states, recipe=recipe, generator=generator)
+    elif own_states is None:
+        raise AssertionError("match and plain need the student's own states")
+    else:
+        kept = masked_places if recipe.compare == "masked" else batch.student_mask
+        compared = _correspond(
+            batch, own_states, teacher_states, kept, limit=recipe.positions, generator=generator
+        )
     if recipe.kl:
         losses["kl"] = _kl_loss(compared, pair, teacher, recipe=recipe)
     if recipe.hidden or recipe.contrastive:
@@ -132,21 +141,18 @@ def _teacher_input(
 
 def _correspond(
     batch: Batch,
-    pair: Pair,
-    own_states: tuple[Tensor, ...] | None,
+    own_states: tuple[Tensor, ...],
     teacher_states: tuple[Tensor, ...],
+    kept: Tensor,
     *,
-    recipe: Recipe,
+    limit: int,
     generator: torch.Generator,
 ) -> _Compared:
-    """Bring both models' vectors to the compared positions, at most `recipe.positions`."""
-    if recipe.alignment in ("reduce", "reduce-map"):
-        return _reduce(batch, pair, teacher_states, recipe=recipe, generator=generator)
-    if own_states is None:
-        raise AssertionError("match and plain need the student's own states")
+    """Bring both models' vectors to at most `limit` matched places, of those `kept` [B, L_s]."""
     teacher_places = torch.nonzero(batch.teacher_matched & batch.teacher_mask)
     student_places = torch.nonzero(batch.student_matched & batch.student_mask)
-    chosen = _sample(len(student_places), recipe.positions, generator)
+    wanted = torch.nonzero(kept[student_places[:, 0], student_places[:, 1]])[:, 0]
+    chosen = wanted[_sample(len(wanted), limit, generator)]
     t, s = teacher_places[chosen], student_places[chosen]
     return _Compared(
         tuple(h[s[:, 0], s[:, 1]] for h in own_states),

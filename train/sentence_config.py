@@ -68,6 +68,8 @@ class SentenceConfig(Section):
     tasks: list[TaskSourceConfig] = []
     labels: float = Field(0.0, ge=0)  # weight of the classes of `tasks`
     labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    # Vectors are turned at the end, so that their first dimensions say the most
+    sort_dimensions: bool = True
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=1)
     max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone

@@ -6,13 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer
 
 import rubert_lite
 from rubert_lite.package import ModelPackage
 
+from .axes import open_rotation
 from .baselines import hashed_tfidf, static_encoder, static_rows
 from .corpus import expand
 from .encoders import open_encoder
@@ -33,7 +33,7 @@ class SystemConfig(Section):
     variant: str = ""  # of a package
     truncate_dim: int = Field(0, ge=0)
     document_teacher: str = ""  # sentence encoder that reads the documents, with `rotation`
-    rotation: str = ""  # rotation.npy of the sentence stage
+    rotation: str = ""  # rotation.npy of the sentence stage; see open_rotation
     pairs: str = ""  # pairs stage, for `static`
     cache: str = ""  # cached teacher vectors, for `static`
     texts: list[str] = []  # text files, for `hashed-tfidf`
@@ -94,7 +94,7 @@ class System:
         c = self.config
         if not c.document_teacher:
             return self.encode
-        teacher, rotation = open_encoder(c.document_teacher), np.load(c.rotation)
+        teacher, rotation = open_encoder(c.document_teacher), open_rotation(Path(c.rotation))
         width = c.truncate_dim or rotation.shape[1]
         return lambda texts: teacher(texts) @ rotation[:, :width]
 

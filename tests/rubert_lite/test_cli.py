@@ -137,6 +137,23 @@ def test_field_of_json_lines(
     assert np.array_equal(vectors(capsys.readouterr().out), expected)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_file_may_follow_the_options(shared_package, tmp_path, capsys, late):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"a": "мир"}\n', encoding="utf-8")
+    words = ["--field", "a", str(path)] if late else [str(path), "--field", "a"]
+    assert main(["encode", str(shared_package), *words]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["x.txt", "y.txt"], ["--fild", "a"], ["x.txt", "--lines"]])
+def test_words_too_many_are_refused(shared_package, capsys, words):
+    with pytest.raises(SystemExit) as error:
+        main(["encode", str(shared_package), *words])
+    assert error.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("data", "field", "message"),
     [

@@ -58,6 +58,19 @@ def test_contradictions_are_told_together(tmp_path):
     assert "needs a teacher" in error.value.problems[0]
 
 
+@pytest.mark.parametrize(
+    ("distil", "message"),
+    [
+        ("alignment = 'reduce'", "only match"),
+        ("alignment = 'match'\nmlm = 0.0", "nothing is masked"),
+    ],
+)
+def test_masked_places_are_compared_where_there_are_any(tmp_path, distil, message):
+    text = BASE + f"[teacher]\npath = 'x'\n[distil]\ncompare = 'masked'\n{distil}\n"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)
+
+
 def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
     text = BASE + "[distil]\nalignment = 'none'\n[vocabulary]\nlowercase = true\nmethod = "
     assert load(tmp_path, text + "'train'\n").vocabulary.lowercase

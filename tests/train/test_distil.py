@@ -19,6 +19,7 @@ from train.losses import kl, masked_lm
 from train.objective import batch_losses, split_teacher_pieces
 from train.recipe import Heads, Pair, Recipe
 from train.shards import build_shards
+from train.span import mask_groups
 from train.student import Shape, build, freeze, output_rows
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +145,28 @@ def test_masking_the_teacher_hides_whole_groups(tmp_path, write_tokenizer):
     masked = losses_of(pair, batch, **recipe, mask_teacher=True)
     assert clean["mlm"].item() == masked["mlm"].item()
     assert clean["kl"].item() != masked["kl"].item()
+
+
+def test_masked_places_alone_are_compared(tmp_path, write_tokenizer):
+    """The KL by hand, over the places that are matched and masked, against that of the batch."""
+    texts = shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT)
+    pair = pair_of(TEACHER, STUDENT)
+    v = pair.vocabularies
+    batch = texts.batch(range(10))
+    recipe = {"alignment": "match", "mlm": 0.0, "span": 1.0, "mask_share": 0.4}
+    recipe |= {"mask_teacher": True, "positions": 10_000, "temperature": 1.0}
+    found = losses_of(pair, batch, **recipe, compare="masked")["kl"]
+    everywhere = losses_of(pair, batch, **recipe, compare="all")["kl"]
+    groups = mask_groups(batch, v, share=0.4, generator=torch.Generator().manual_seed(1))
+    s_places = batch.student_matched & batch.student_mask
+    t_places = batch.teacher_matched & batch.teacher_mask
+    kept = groups.student_places[s_places]
+    assert 0 < kept.sum() < len(kept)
+    given = pair.student(groups.student_ids, batch.student_mask.long()).logits[s_places][kept]
+    wanted = pair.teacher(groups.teacher_ids, batch.teacher_mask.long()).logits[t_places][kept]
+    expected = kl(wanted[:, v.teacher_classes], given[:, v.student_classes])
+    assert found.item() == pytest.approx(expected.item(), abs=1e-7)
+    assert abs(found.item() - everywhere.item()) > 1e-4
 
 
 @pytest.mark.parametrize("alignment", ["match", "reduce", "reduce-map", "none"])

@@ -79,6 +79,13 @@ def test_an_encoder_can_learn_along(checkpoint, tmp_path):
     assert any(not torch.equal(before[k], after[k]) for k in before)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_axes_stay_with_the_vectors_that_they_sort(checkpoint, tmp_path, frozen):
+    (checkpoint / "axes.safetensors").write_bytes(b"any")
+    run(checkpoint, labelled(8, 8), tmp_path / "out", freeze_encoder=frozen, epochs=1)
+    assert (tmp_path / "out" / "axes.safetensors").exists() == frozen
+
+
 def test_what_came_out_of_a_package_can_be_tuned(checkpoint, tmp_path):
     package = export(checkpoint, tmp_path / "package", variants=("fp32",))
     (tmp_path / "unpacked").mkdir()

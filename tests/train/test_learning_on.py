@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from transformers import DistilBertModel
 
 from rubert_lite.errors import ConfigError
@@ -100,6 +101,10 @@ def test_a_released_encoder_learns_on(released):
     assert not torch.equal(now, was)
     training = json.loads((after / "training.json").read_text(encoding="utf-8"))
     assert [c["name"] for c in training["corpora"]] == ["words", "pairs"]  # once each
+    axes = load_file(after / "axes.safetensors")["weight"].astype(np.float32)
+    assert np.allclose(axes @ axes.T, np.eye(len(axes)), atol=0.01)
+    told = training["metrics"]["sentence"]
+    assert told["held_4_after"] >= told["held_4_before"] > 0
 
 
 def test_other_pieces_are_told(released):

@@ -1,0 +1,78 @@
+"""Sorted dimensions: the same cosines, and what matters in the first ones."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from train import axes
+from train.axes import open_rotation, pooled_vectors, write_axes
+from train.items import Items
+from train.student import Shape, build, mean_pooled
+
+
+@pytest.fixture
+def student():
+    torch.manual_seed(0)
+    shape = {"layers": 1, "hidden_size": 16, "heads": 2, "ffn_size": 32, "max_length": 16}
+    return build(Shape(vocab_size=40, dropout=0.0, **shape)).eval()
+
+
+@pytest.fixture
+def items():
+    """600 texts, every two of a pair."""
+    lengths = np.random.default_rng(1).integers(3, 9, size=600)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.random.default_rng(2).integers(5, 40, size=starts[-1]).astype(np.uint16)
+    return Items(ids, starts, np.arange(600) // 2, None, pad_id=0)
+
+
+def test_vectors_are_those_of_the_texts(student, items):
+    rows = np.random.default_rng(3).permutation(600)[:300]
+    found = pooled_vectors(student, items, rows)
+    wanted = []
+    with torch.no_grad():
+        for i in rows:
+            row = items.ids[items.starts[i] : items.starts[i + 1]].astype(np.int64)
+            row = torch.tensor(row)[None]
+            wanted.append(mean_pooled(student, row, torch.ones_like(row).bool())[0])
+    expected = torch.nn.functional.normalize(torch.stack(wanted), dim=1).numpy()
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_axes_keep_cosines_and_sort_what_vectors_hold(student, items, tmp_path):
+    alone = Items(items.ids, items.starts, np.arange(600), None, pad_id=0)  # no twins
+    shares = write_axes(student, alone, alone, tmp_path, seed=1)
+    weight = load_file(tmp_path / "axes.safetensors")["weight"]
+    assert weight.dtype == np.float16 and weight.shape == (16, 16)
+    vectors = pooled_vectors(student, alone, np.arange(600))
+    turned = vectors @ weight.T.astype(np.float32)
+    assert np.allclose(turned @ turned.T, vectors @ vectors.T, atol=5e-3)
+    power = (turned**2).sum(0) / (turned**2).sum()
+    assert (np.diff(power) < 1e-4).all()
+    assert shares["held_8_after"] == pytest.approx(float(power[:8].sum()), abs=1e-4)
+    assert shares["held_8_after"] > shares["held_8_before"]
+    assert shares["held_4_after"] > shares["held_4_before"]
+
+
+def test_what_twins_differ_in_comes_last(student, items, tmp_path, monkeypatch):
+    """The first dimension holds most, but twins differ in nothing else."""
+    rng = np.random.default_rng(0)
+    base = (rng.normal(size=(300, 16)) * [4, *np.linspace(3, 0.1, 15)]).repeat(2, axis=0)
+    base[:, 0] = rng.normal(size=600) * 4
+    monkeypatch.setattr(axes, "pooled_vectors", lambda _s, _t, rows: base[rows].astype("f4"))
+    write_axes(student, items, items, tmp_path, seed=1)
+    order = np.abs(load_file(tmp_path / "axes.safetensors")["weight"].astype(np.float32)).argmax(1)
+    assert order[0] == 1 and list(order).index(0) > 8
+
+
+def test_a_teacher_is_turned_as_its_student_is(tmp_path):
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=(24, 16)))[0].astype(np.float32)
+    np.save(tmp_path / "rotation.npy", rotation)
+    assert (open_rotation(tmp_path / "rotation.npy") == rotation).all()
+    turn = np.linalg.qr(rng.normal(size=(16, 16)))[0].astype(np.float16)
+    save_file({"weight": turn}, tmp_path / "axes.safetensors")
+    taught = rng.normal(size=(50, 24)).astype(np.float32)
+    student = (taught @ rotation) @ turn.T.astype(np.float32)  # it learnt all, and was turned
+    assert np.allclose(taught @ open_rotation(tmp_path / "rotation.npy"), student, atol=1e-4)

@@ -1,0 +1,106 @@
+"""The axes that sort the dimensions of a student's vectors, so that few of them say the most.
+
+Turned by orthonormal axes, vectors keep their cosines; only their prefixes change.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from .batches import Texts, gather
+from .items import Items
+from .student import mean_pooled
+
+AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
+
+_ROWS = 256  # texts read together
+_SAMPLE = 20_000  # texts whose vectors are sorted, at most
+_TWINS = 10_000  # pairs of texts that should have one vector, at most
+# Of what twins differ by, against what texts hold. Of 0, .25, .5 and 1 the one that lost least
+# where half the dimensions lost most, on dev sets (train/LOG.md).
+_UNLIKE = 0.5
+
+
+def write_axes(
+    student: nn.Module, texts: Texts | Items, items: Items, out: Path, *, seed: int
+) -> dict[str, float]:
+    """Write the axes of a student's vectors, in half precision, as out/axes.safetensors [D, D].
+
+    Eigenvectors of S - u N, the largest first: S is the second moment of the unit vectors of a
+    sample of `texts`, N that of the differences between items of one pair (a text, its translation,
+    the same with typing errors). So a dimension comes early that texts differ in, and twins do not.
+    Return the share of squared length that the first half and quarter hold, before and after.
+    """
+    chance = np.random.default_rng(seed)
+    count = len(texts.lengths)
+    vectors = pooled_vectors(student, texts, chance.permutation(count)[:_SAMPLE])
+    moment = vectors.T @ vectors / len(vectors)
+    twins = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
+    twins = chance.permutation(twins)[:_TWINS]
+    if len(twins):
+        gaps = pooled_vectors(student, items, twins) - pooled_vectors(student, items, twins + 1)
+        moment = moment - _UNLIKE * (gaps.T @ gaps / len(gaps))
+    _, found = np.linalg.eigh(moment.astype(np.float64))
+    axes = found[:, ::-1].T.astype(np.float16)
+    save_file({"weight": np.ascontiguousarray(axes)}, out / AXES)
+    width = len(axes)
+    shares: dict[str, float] = {}
+    for name, values in (("before", vectors), ("after", vectors @ axes.T.astype(np.float32))):
+        power = (values**2).sum(0) / (values**2).sum()
+        shares |= {f"held_{n}_{name}": float(power[:n].sum()) for n in (width // 2, width // 4)}
+    return {name: round(value, 4) for name, value in shares.items()}
+
+
+@torch.no_grad()
+def pooled_vectors(
+    student: nn.Module, texts: Texts | Items, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the unit mean-pooled vectors of some texts, [rows, D]."""
+    student.eval()
+    device = next(student.parameters()).device
+    order = np.argsort(texts.lengths[rows], kind="stable")  # little padding
+    found = np.zeros((len(rows), 0), np.float32)
+    starts = range(0, len(rows), _ROWS)
+    for start in tqdm(starts, desc="vectors for axes", unit="batch", disable=None):
+        chosen = order[start : start + _ROWS]
+        ids, mask = _read(texts, rows[chosen])
+        pooled = mean_pooled(student, ids.to(device), mask.to(device)).float()
+        values = F.normalize(pooled, dim=1).cpu().numpy()
+        if not found.size:
+            found = np.empty((len(rows), values.shape[1]), np.float32)
+        found[chosen] = values
+    return found
+
+
+def _read(texts: Texts | Items, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, [B, L] each; of items without the vectors that belong to them."""
+    if isinstance(texts, Texts):
+        batch = texts.batch(rows)
+        return batch.student_ids, batch.student_mask
+    ids, mask = gather(texts.ids, texts.starts[rows], texts.lengths[rows], texts.pad_id)
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def open_rotation(file: Path) -> NDArray[np.float32]:
+    """Read rotation.npy [teacher's width, D], turned by the axes that lie beside it.
+
+    It brings a teacher's vectors to those that the exported student gives.
+    """
+    rotation: NDArray[np.float32] = np.load(file)
+    if (file.parent / AXES).is_file():
+        axes = load_file(file.parent / AXES)["weight"].astype(np.float32)
+        rotation = rotation @ axes.T
+    return rotation
+
+
+def keep_axes(source: Path, out: Path) -> None:
+    """Copy the axes of a checkpoint, if it has any, to one whose vectors are the same."""
+    if (source / AXES).is_file():
+        shutil.copyfile(source / AXES, out / AXES)
