@@ -21,11 +21,11 @@ from .student import mean_pooled
 AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 
 _ROWS = 256  # texts read together
-_SAMPLE = 20_000  # texts whose vectors are sorted, at most
-_TWINS = 10_000  # pairs of texts that should have one vector, at most
-# Of what twins differ by, against what texts hold. Of 0, .25, .5 and 1 the one that lost least
-# where half the dimensions lost most, on dev sets (train/LOG.md).
-_UNLIKE = 0.5
+_SAMPLE = 40_000  # texts whose vectors are sorted, at most
+_TWINS = 20_000  # pairs of texts that should have one vector, at most
+# What twins have in common, against what texts hold: of several the one that lost least where
+# half the dimensions lose most, on dev sets (train/LOG.md).
+_COMMON = 4.0
 
 
 def write_axes(
@@ -33,9 +33,9 @@ def write_axes(
 ) -> dict[str, float]:
     """Write the axes of a student's vectors, in half precision, as out/axes.safetensors [D, D].
 
-    Eigenvectors of S - u N, the largest first: S is the second moment of the unit vectors of a
-    sample of `texts`, N that of the differences between items of one pair (a text, its translation,
-    the same with typing errors). So a dimension comes early that texts differ in, and twins do not.
+    Eigenvectors of S + 4 C, the largest first: S is the second moment of the unit vectors of a
+    sample of `texts`, C that between items of one pair (a text, its translation, the same with
+    typing errors). So a dimension comes early that texts have much of, and twins have alike.
     Return the share of squared length that the first half and quarter hold, before and after.
     """
     chance = np.random.default_rng(seed)
@@ -45,8 +45,9 @@ def write_axes(
     twins = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
     twins = chance.permutation(twins)[:_TWINS]
     if len(twins):
-        gaps = pooled_vectors(student, items, twins) - pooled_vectors(student, items, twins + 1)
-        moment = moment - _UNLIKE * (gaps.T @ gaps / len(gaps))
+        one, other = (pooled_vectors(student, items, rows) for rows in (twins, twins + 1))
+        common = one.T @ other / len(one)
+        moment = moment + _COMMON * (common + common.T) / 2
     _, found = np.linalg.eigh(moment.astype(np.float64))
     axes = found[:, ::-1].T.astype(np.float16)
     save_file({"weight": np.ascontiguousarray(axes)}, out / AXES)
