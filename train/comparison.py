@@ -98,7 +98,7 @@ def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, 
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
     for name, kept in shares.items():
@@ -111,6 +111,8 @@ def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, 
             name, (size, fmean(kept)), xytext=(6, 3), textcoords="offset points", fontsize=8
         )
     axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(ticker.FuncFormatter(lambda value, _: f"{value:g}"))  # 20, not 2 x 10^1
     axes.set(
         xlabel="parameters, millions",
         ylabel="share of the teacher's score kept, %",
