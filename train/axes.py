@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .batches import Texts, gather
 from .items import Items
-from .student import mean_pooled
+from .student import hidden_size, mean_pooled
 
 AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 
@@ -67,16 +67,13 @@ def pooled_vectors(
     student.eval()
     device = next(student.parameters()).device
     order = np.argsort(texts.lengths[rows], kind="stable")  # little padding
-    found = np.zeros((len(rows), 0), np.float32)
+    found = np.empty((len(rows), hidden_size(student)), np.float32)
     starts = range(0, len(rows), _ROWS)
     for start in tqdm(starts, desc="vectors for axes", unit="batch", disable=None):
         chosen = order[start : start + _ROWS]
         ids, mask = _read(texts, rows[chosen])
         pooled = mean_pooled(student, ids.to(device), mask.to(device)).float()
-        values = F.normalize(pooled, dim=1).cpu().numpy()
-        if not found.size:
-            found = np.empty((len(rows), values.shape[1]), np.float32)
-        found[chosen] = values
+        found[chosen] = F.normalize(pooled, dim=1).cpu().numpy()
     return found
 
 
