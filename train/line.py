@@ -24,8 +24,11 @@ STAGES: dict[str, Callable[[Line], None]] = {
 
 
 def run_line(line: Line, names: Sequence[str]) -> None:
-    """Run stages in order; a teacher that another configuration makes comes first."""
-    if line.config.teacher.config and any(n != "corpus" for n in names):
+    """Run stages in order; a teacher that another configuration makes comes first, if they need it.
+
+    A student can learn on (`sentence.source`) where its teacher's weights were not kept.
+    """
+    if line.config.teacher.config and any(_reads_teacher(line, n) for n in names):
         made = line.teacher_line()
         if made.config.teacher.config:
             raise ConfigError(
@@ -34,3 +37,10 @@ def run_line(line: Line, names: Sequence[str]) -> None:
         run_line(made, ["corpus", "vocabulary", "shards", "distil"])
     for name in names:
         STAGES[name](line)
+
+
+def _reads_teacher(line: Line, name: str) -> bool:
+    if name == "sentence":
+        c = line.config.sentence
+        return c is not None and c.language > 0 and c.language_teacher
+    return name in ("vocabulary", "distil")

@@ -1,3 +1,6 @@
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -5,7 +8,7 @@ from safetensors.torch import load_file
 from train import line_models
 from train.config import load_config
 from train.folders import Line
-from train.line import run_line
+from train.line import STAGES, run_line
 
 from .toy_line import CORPUS, STUDENT, write_words
 
@@ -32,6 +35,18 @@ checkpoint_steps = 1
 tokens_per_batch = 200
 """
 )
+SENTENCE = """
+[sentence]
+teacher = "encoder"
+language = 0.1
+language_teacher = false
+prefixes = [4]
+max_length = 16
+[[sentence.sources]]
+name = "pairs"
+files = ["pairs.tsv"]
+license = "CC0"
+"""
 
 
 def killed(*_, **__):
@@ -55,3 +70,25 @@ def test_a_student_that_goes_on_is_not_started_anew(tmp_path, monkeypatch):
     run_line(both[1], stages)
     whole, cut = (load_file(line.folder("04-student") / "model.safetensors") for line in both)
     assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_a_teacher_that_is_not_read_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = LINE.format(name="more") + '[teacher]\nconfig = "teacher.toml"\n' + SENTENCE
+    Path("more.toml").write_text(text, encoding="utf-8")
+    Path("teacher.toml").write_text(LINE.format(name="teacher"), encoding="utf-8")
+    made = []
+    for stage in STAGES:
+        note = partial(lambda name, line: made.append((name, line.config.run)), stage)
+        monkeypatch.setitem(STAGES, stage, note)
+    line = Line(load_config(Path("more.toml")))
+    run_line(line, ["corpus", "shards", "items", "sentence"])
+    assert {run for _, run in made} == {"runs/more"}
+    made.clear()
+    run_line(line, ["vocabulary"])
+    assert made[-1] == ("vocabulary", "runs/more")
+    assert ("distil", "runs/teacher") in made
+    made.clear()
+    speaking = load_config(Path("more.toml"), ["sentence.language_teacher=true"])
+    run_line(Line(speaking), ["sentence"])
+    assert ("distil", "runs/teacher") in made
