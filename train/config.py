@@ -98,6 +98,7 @@ class DistilConfig(Section):
     span: float = Field(0.0, ge=0)
     span_temperature: float = Field(100.0, gt=0)
     hidden_loss: Literal["mse", "cosine"] = "cosine"
+    hidden_at: Literal["pieces", "words"] = "pieces"
     layer_strategy: Literal["all", "blocks", "last", "skip"] = "blocks"
     map_mode: Literal["sum", "logsumexp"] = "logsumexp"
     combine: Literal["sum", "mean"] = "sum"
@@ -204,6 +205,16 @@ def _contradictions(config: LineConfig) -> list[str]:
             problems.append(
                 "distil.compare = 'masked', but nothing is masked: set mlm, span or mask_teacher"
             )
+    if distil.hidden_at == "words":
+        if distil.alignment not in ("match", "match-string", "plain"):
+            problems.append(
+                f"distil.hidden_at = 'words' with alignment = {distil.alignment!r}: expected match,"
+                " match-string or plain (reduce sums the parts of pieces itself)"
+            )
+        elif not (distil.hidden or distil.contrastive):
+            problems.append(
+                "distil.hidden_at = 'words' without a weight: set hidden or contrastive"
+            )
     if config.vocabulary.lowercase and config.vocabulary.method != "train":
         problems.append(
             "vocabulary.lowercase needs vocabulary.method = 'train': the other methods keep pieces"
@@ -226,6 +237,8 @@ def _contradictions(config: LineConfig) -> list[str]:
         )
     if sentence and not (sentence.regression or sentence.contrastive or sentence.similarity):
         problems.append("sentence: all of regression, contrastive and similarity are 0")
+    if sentence and sentence.start_share and not sentence.source:
+        problems.append("sentence.start_share keeps weights of sentence.source: none is given")
     if sentence and sentence.bag and not sentence.language:
         problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
     if sentence and bool(sentence.labels) != bool(sentence.tasks):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .batches import gather
 from .corpus import is_valid, text_hash
-from .noise import add_typos
+from .noise import add_typos, drop_punctuation
 from .pairs import read_lines
 from .vectors import Targets
 
@@ -32,6 +32,7 @@ class Reading:
 
     max_length: int = 256  # pieces
     noise_share: float = 0.0  # of the texts, once more with typing errors
+    bare_share: float = 0.0  # of the texts, once more without punctuation
     teacher_text_share: float = 0.0  # of the pairs, the teacher's side, too
     valid_share: float = 0.003  # by hash of the student's text
     seed: int = 42
@@ -141,6 +142,8 @@ def write_items(
                 continue
             if chance_of.random() < reading.noise_share:
                 chosen.append(("train", add_typos(student, chance_of), number))
+            if reading.bare_share and chance_of.random() < reading.bare_share:
+                chosen.append(("train", drop_punctuation(student), number))
             if teacher != student and chance_of.random() < reading.teacher_text_share:
                 chosen.append(("train", teacher, number))
         encoded = tokenizer.encode_batch([text for _, text, _ in chosen])

@@ -39,6 +39,7 @@ from .student import (
     freeze,
     hidden_size,
     load_masked_lm,
+    mix_weights,
     output_rows,
     repeat_positions,
     start_head,
@@ -204,6 +205,8 @@ def train_sentence(line: Line) -> None:
             schedule=Schedule(**fields_of(values, Schedule)),
             out=out,
         )
+        if c.start_share:
+            mix_weights(student, _learns_on(line, source), c.start_share)
         if c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items

@@ -118,6 +118,7 @@ def items(line: Line) -> None:
             "pairs": fingerprint_stage(line.folder("05-pairs")),
             "tokenizer": fingerprint_files([str(tokenizer)]),
         },
+        defaults=vars(Reading()),
     )
 
     def work(out: Path) -> None:

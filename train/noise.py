@@ -1,4 +1,4 @@
-"""Typing errors, for training against them and for measuring what they cost."""
+"""Typing errors and missing punctuation: for training against them, and to measure errors by."""
 
 import random
 
@@ -22,6 +22,19 @@ def add_typos(text: str, chance: random.Random, *, share: float = 0.15) -> str:
             continue
         words[place] = _spoil(word.replace("ё", "е").replace("Ё", "Е"), chance)
     return " ".join(words)
+
+
+def drop_punctuation(text: str) -> str:
+    """Leave out every mark but those inside words and numbers, as hurried people write.
+
+    "Кто-то", "3,5" and "it's" stay. White space becomes single spaces. A text of marks alone stays.
+    """
+    inside = (text[i - 1].isalnum() and text[i + 1].isalnum() for i in range(1, len(text) - 1))
+    stays = [False, *inside, False]
+    kept = "".join(
+        c for c, inner in zip(text, stays, strict=False) if inner or c.isalnum() or c.isspace()
+    )
+    return " ".join(kept.split()) or text
 
 
 def _spoil(word: str, chance: random.Random) -> str:

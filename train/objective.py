@@ -9,14 +9,13 @@ none    no comparison by pieces: masked-language modelling, or whole words (see 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from .batches import Batch
 from .crossentropy import linear_cross_entropy
-from .hidden import average_layers, contrastive, hidden_cosine, hidden_mse, layer_blocks
 from .losses import (
     PieceMap,
     group_sum,
@@ -28,16 +27,8 @@ from .losses import (
 from .masking import Masking, mask_tokens
 from .recipe import Heads, Pair, Recipe, Vocabularies
 from .span import MaskedGroups, mask_groups, span_loss
+from .states import Compared, hidden_losses, whole_words
 from .student import encoder_states, max_length, output_rows
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """Student and teacher vectors at corresponding positions."""
-
-    student_states: tuple[Tensor, ...]  # each [N, D_s]
-    teacher_states: tuple[Tensor, ...]  # each [N, D_t]
-    group_sizes: Tensor  # [N] student pieces summed into each row
 
 
 def batch_losses(
@@ -99,7 +90,12 @@ def batch_losses(
     if recipe.kl:
         losses["kl"] = _kl_loss(compared, pair, teacher, recipe=recipe)
     if recipe.hidden or recipe.contrastive:
-        losses |= _hidden_losses(compared, recipe, heads, generator)
+        # With reduce, the last entry is the transformed row for the output head, not a layer.
+        if recipe.alignment in ("reduce", "reduce-map"):
+            compared = replace(compared, student_states=compared.student_states[:-1])
+        elif recipe.hidden_at == "words":
+            compared = whole_words(batch, own_states or (), teacher_states)
+        losses |= hidden_losses(compared, recipe, heads, generator)
     return losses
 
 
@@ -147,14 +143,14 @@ def _correspond(
     *,
     limit: int,
     generator: torch.Generator,
-) -> _Compared:
+) -> Compared:
     """Bring both models' vectors to at most `limit` matched places, of those `kept` [B, L_s]."""
     teacher_places = torch.nonzero(batch.teacher_matched & batch.teacher_mask)
     student_places = torch.nonzero(batch.student_matched & batch.student_mask)
     wanted = torch.nonzero(kept[student_places[:, 0], student_places[:, 1]])[:, 0]
     chosen = wanted[_sample(len(wanted), limit, generator)]
     t, s = teacher_places[chosen], student_places[chosen]
-    return _Compared(
+    return Compared(
         tuple(h[s[:, 0], s[:, 1]] for h in own_states),
         tuple(h[t[:, 0], t[:, 1]] for h in teacher_states),
         torch.ones(len(s), device=s.device),
@@ -198,7 +194,7 @@ def _reduce(
     *,
     recipe: Recipe,
     generator: torch.Generator,
-) -> _Compared:
+) -> Compared:
     student = pair.student
     limit = max_length(student)
     ids, mask, owner = split_teacher_pieces(
@@ -223,14 +219,14 @@ def _reduce(
     if recipe.hidden or recipe.contrastive:
         wanted = tuple(group_sum(h[mask], owner, count, mean=mean)[chosen] for h in states)
     scale = torch.ones_like(sizes) if mean else sizes
-    return _Compared(
+    return Compared(
         (*wanted, last),
         tuple(h[batch.teacher_mask][chosen] for h in teacher_states),
         scale[chosen].float(),
     )
 
 
-def _kl_loss(compared: _Compared, pair: Pair, teacher: nn.Module, *, recipe: Recipe) -> Tensor:
+def _kl_loss(compared: Compared, pair: Pair, teacher: nn.Module, *, recipe: Recipe) -> Tensor:
     student, vocabularies = pair.student, pair.vocabularies
     transform, weight, bias = output_rows(student)
     reduced = recipe.alignment in ("reduce", "reduce-map")
@@ -260,33 +256,3 @@ def _kl_loss(compared: _Compared, pair: Pair, teacher: nn.Module, *, recipe: Rec
         own = torch.nn.functional.linear(rows, weight) + compared.group_sizes[:, None] * bias
         tail = (t_tail, tail_logits(own, vocabularies.student_classes, recipe.temperature))
     return kl(wanted, scores, temperature=recipe.temperature, tail=tail)
-
-
-def _hidden_losses(
-    compared: _Compared, recipe: Recipe, heads: Heads, generator: torch.Generator
-) -> dict[str, Tensor]:
-    n_teacher = len(compared.teacher_states) - 1
-    # With reduce, the last entry is the transformed row for the output head, not a layer.
-    states = compared.student_states
-    if recipe.alignment in ("reduce", "reduce-map"):
-        states = states[:-1]
-    n_student = len(states) - 1
-    blocks = layer_blocks(n_teacher, n_student, recipe.layer_strategy)
-    averaged = average_layers(compared.teacher_states, blocks)
-    if recipe.layer_strategy == "all":
-        states = tuple(average_layers(states, [list(range(len(states)))]))
-    weight = heads.projector.weight if heads.projector is not None else None
-    losses: dict[str, Tensor] = {}
-    measure = hidden_mse if recipe.hidden_loss == "mse" else hidden_cosine
-    pairs = list(zip(averaged, states[len(states) - len(averaged) :], strict=True))
-    if recipe.hidden:
-        each = [measure(t, s, projector=weight) for t, s in pairs]
-        losses["hidden"] = torch.stack(each).mean()
-    if recipe.contrastive:
-        shown = [s if weight is None else torch.nn.functional.linear(s, weight) for _, s in pairs]
-        each = [
-            contrastive(t, s, negatives=recipe.negatives, generator=generator)
-            for (t, _), s in zip(pairs, shown, strict=True)
-        ]
-        losses["contrastive"] = torch.stack(each).mean()
-    return losses

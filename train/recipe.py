@@ -23,6 +23,8 @@ class Recipe:
     span: float = 0.0  # likelihoods of whole masked words; masking is by words then
     span_temperature: float = 100.0
     hidden_loss: Literal["mse", "cosine"] = "cosine"
+    # Where match and plain compare states: at matched pieces, or over whole words (their means)
+    hidden_at: Literal["pieces", "words"] = "pieces"
     layer_strategy: Literal["all", "blocks", "last", "skip"] = "blocks"
     map_mode: Literal["sum", "logsumexp"] = "logsumexp"
     combine: Literal["sum", "mean"] = "sum"  # the parts of a teacher piece

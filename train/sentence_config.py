@@ -42,6 +42,8 @@ class SentenceConfig(Section):
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
     # distil-16k --variants safetensors` writes; default: the student of this line
     source: str = ""
+    # Of a student that learns on: the share of the weights it began with in those that are kept
+    start_share: float = Field(0.0, ge=0, lt=1)
     # A second sentence encoder, whose vectors the texts of 01-corpus should get: directory, hub id,
     # package, or a 05-sentence folder (its vectors are turned back into its own teacher's space)
     plain_teacher: str = ""
@@ -53,6 +55,7 @@ class SentenceConfig(Section):
     passages: float = Field(0.0, ge=0, lt=1)  # share of the pairs joined into long texts
     valid_share: float = Field(0.003, gt=0, lt=1)
     noise_share: float = Field(0.0, ge=0, le=1)  # share of texts also read with typing errors
+    bare_share: float = Field(0.0, ge=0, le=1)  # share of texts also read without punctuation
     teacher_text_share: float = Field(0.0, ge=0, le=1)  # the student reads the teacher's, too
     max_length: int = Field(256, ge=8)  # pieces
     projection: Literal["rotation", "linear"] = "rotation"

@@ -71,6 +71,19 @@ def test_masked_places_are_compared_where_there_are_any(tmp_path, distil, messag
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("distil", "message"),
+    [
+        ("alignment = 'reduce'\nhidden = 1.0", "expected match"),
+        ("alignment = 'match'", "without a weight"),
+    ],
+)
+def test_states_of_words_are_compared_where_there_are_any(tmp_path, distil, message):
+    text = BASE + f"[teacher]\npath = 'x'\n[distil]\nhidden_at = 'words'\n{distil}\n"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)
+
+
 def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
     text = BASE + "[distil]\nalignment = 'none'\n[vocabulary]\nlowercase = true\nmethod = "
     assert load(tmp_path, text + "'train'\n").vocabulary.lowercase

@@ -169,6 +169,33 @@ def test_masked_places_alone_are_compared(tmp_path, write_tokenizer):
     assert abs(found.item() - everywhere.item()) > 1e-4
 
 
+def test_states_of_whole_words_are_the_means_over_their_pieces(tmp_path, write_tokenizer):
+    """The cosines by hand, stretch by stretch, in texts of two lengths; padding does not count."""
+    texts = shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT)
+    pair = pair_of(TEACHER, STUDENT)
+    rows = [LINES.index("хорошая переводчица"), LINES.index("привет, мир")]
+    recipe = {"alignment": "match", "mlm": 0.0, "hidden": 1.0}
+    found = losses_of(pair, texts.batch(rows), **recipe, hidden_at="words")["hidden"].item()
+    # [CLS], the shortest stretches that both sides end together, [SEP]: teacher's, student's places
+    words = [
+        [((0,), (0,)), ((1,), (1, 2)), ((2,), (3,)), ((3,), (4, 5)), ((4,), (6,))],
+        [((0,), (0,)), ((1,), (1, 2)), ((2,), (3,)), ((3,), (4,)), ((4,), (5,))],
+    ]
+    gaps = []
+    for row, places in zip(rows, words, strict=True):
+        alone = texts.batch([row])
+        teacher = pair.teacher(alone.teacher_ids, output_hidden_states=True).hidden_states
+        student = pair.student(alone.student_ids, output_hidden_states=True).hidden_states
+        for layer in (1, 2):
+            for t, s in places:
+                wanted = teacher[layer][0, list(t)].mean(0)
+                given = student[layer][0, list(s)].mean(0)
+                gaps.append(1 - torch.cosine_similarity(wanted, given, dim=0).item())
+    assert found == pytest.approx(sum(gaps) / len(gaps), abs=1e-6)
+    matched = losses_of(pair, texts.batch(rows), **recipe)["hidden"].item()
+    assert abs(found - matched) > 1e-3
+
+
 @pytest.mark.parametrize("alignment", ["match", "reduce", "reduce-map", "none"])
 def test_training_lowers_the_loss(tmp_path, write_tokenizer, alignment):
     texts = shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT)

@@ -107,6 +107,21 @@ def test_a_released_encoder_learns_on(released):
     assert told["held_4_after"] >= told["held_4_before"] > 0
 
 
+def test_a_share_of_the_first_weights_can_stay(released):
+    """Two equal runs, one of which keeps half of what it began with."""
+    whole = Line(load_config(Path("more.toml")))
+    half = Line(load_config(Path("more.toml"), ["run=runs/half", "sentence.start_share=0.5"]))
+    for line in (whole, half):
+        run_line(line, UNTIL_SENTENCE)
+    first = DistilBertModel.from_pretrained(released).state_dict()
+    after, mixed = (
+        encoder(load_masked_lm(line.folder("05-sentence"))).state_dict() for line in (whole, half)
+    )
+    name = "transformer.layer.0.attention.q_lin.weight"
+    assert not torch.equal(after[name], first[name])
+    torch.testing.assert_close(mixed[name], (after[name] + first[name]) / 2, atol=1e-7, rtol=0)
+
+
 def test_other_pieces_are_told(released):
     text = MORE.replace('method = "full"\ntokenizer = "released"\n', "size = 50\n")
     Path("more.toml").write_text(text, encoding="utf-8")

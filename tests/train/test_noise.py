@@ -1,6 +1,8 @@
 import random
 
-from train.noise import add_typos
+import pytest
+
+from train.noise import add_typos, drop_punctuation
 
 
 def test_typos_hit_about_the_share_asked_for_and_leave_first_letters():
@@ -14,3 +16,17 @@ def test_typos_hit_about_the_share_asked_for_and_leave_first_letters():
 def test_short_words_numbers_and_links_stay():
     text = "да 12345 www.site.ru/путь и я"
     assert add_typos(text, random.Random(0), share=1.0) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("Кто-то — там: 3,5 см; it's ok?!", "Кто-то там 3,5 см it's ok"),
+        ("(Привет),\n мир...", "Привет мир"),
+        ("Да!", "Да"),
+        ("?!", "?!"),
+        ("", ""),
+    ],
+)
+def test_bare_texts_keep_marks_inside_words_alone(text, bare):
+    assert drop_punctuation(text) == bare

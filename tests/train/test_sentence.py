@@ -122,6 +122,15 @@ def splits_of(data: Path) -> tuple[Items, Items]:
     return train, valid
 
 
+def test_bare_texts_are_read_beside_the_whole_ones(tmp_path):
+    for name in ("plain", "both"):
+        (tmp_path / name).mkdir()
+    plain, _ = splits_of(data_of(tmp_path / "plain"))
+    both, valid = splits_of(data_of(tmp_path / "both", bare_share=1.0))
+    assert len(both) == 2 * len(plain) and set(both.pairs) == set(plain.pairs)
+    assert not set(both.pairs) & set(valid.pairs)
+
+
 def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
     out = data_of(tmp_path, valid_share=0.2, noise_share=1.0, teacher_text_share=1.0, max_length=8)
     train, valid = splits_of(out)

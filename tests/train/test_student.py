@@ -12,11 +12,13 @@ from train.student import (
     Shape,
     build,
     count_parameters,
+    encoder,
     encoder_states,
     freeze,
     hidden_size,
     load_masked_lm,
     mean_pooled,
+    mix_weights,
     output_rows,
     repeat_positions,
     start_head,
@@ -291,3 +293,13 @@ def test_positions_that_no_text_reached_repeat_trained_ones():
     repeat_positions(model, 20)
     repeat_positions(model, 400)
     assert torch.equal(rows[8:], before[expected])
+
+
+def test_mixed_weights_lie_between():
+    student, start = shaken(small(), 1), shaken(small(), 2)
+    before = {k: v.clone() for k, v in encoder(student).state_dict().items()}
+    mix_weights(student, start, 0.25)
+    first = encoder(start).state_dict()
+    for name, now in encoder(student).state_dict().items():
+        if now.is_floating_point():
+            torch.testing.assert_close(now, 0.75 * before[name] + 0.25 * first[name])
