@@ -61,25 +61,14 @@ def test_contradictions_are_told_together(tmp_path):
 @pytest.mark.parametrize(
     ("distil", "message"),
     [
-        ("alignment = 'reduce'", "only match"),
-        ("alignment = 'match'\nmlm = 0.0", "nothing is masked"),
+        ("compare = 'masked'\nalignment = 'reduce'", "only match"),
+        ("compare = 'masked'\nalignment = 'match'\nmlm = 0.0", "nothing is masked"),
+        ("hidden_at = 'words'\nalignment = 'reduce'\nhidden = 1.0", "expected match"),
+        ("hidden_at = 'words'\nalignment = 'match'", "without a weight"),
     ],
 )
-def test_masked_places_are_compared_where_there_are_any(tmp_path, distil, message):
-    text = BASE + f"[teacher]\npath = 'x'\n[distil]\ncompare = 'masked'\n{distil}\n"
-    with pytest.raises(ConfigError, match=message):
-        load(tmp_path, text)
-
-
-@pytest.mark.parametrize(
-    ("distil", "message"),
-    [
-        ("alignment = 'reduce'\nhidden = 1.0", "expected match"),
-        ("alignment = 'match'", "without a weight"),
-    ],
-)
-def test_states_of_words_are_compared_where_there_are_any(tmp_path, distil, message):
-    text = BASE + f"[teacher]\npath = 'x'\n[distil]\nhidden_at = 'words'\n{distil}\n"
+def test_places_are_compared_where_there_are_any(tmp_path, distil, message):
+    text = BASE + f"[teacher]\npath = 'x'\n[distil]\n{distil}\n"
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text)
 

@@ -10,8 +10,8 @@ import torch
 from train.batches import plan
 from train.resident import ResidentItems, ResidentTexts, items_on, texts_on
 
-from .test_distil import STUDENT, TEACHER, shards_of
 from .test_sentence import data_of, splits_of
+from .toy_pair import STUDENT, TEACHER, shards_of
 
 CPU = torch.device("cpu")
 

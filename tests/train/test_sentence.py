@@ -20,7 +20,7 @@ from train.sentence import Language, Sentences, Sources, distil_sentences, sente
 from train.sentence_losses import ranking, similarity_kl
 from train.vectors import Targets, VectorCache
 
-from .test_distil import TEACHER, pair_of, shards_of
+from .toy_pair import TEACHER, pair_of, shards_of
 
 SPEC = wordpiece("привет", "мир", "дом", "пере", "##вод", "хоро", "##шая")
 WORDS = ["привет", "мир", "дом", "перевод", "хорошая", "сад", "кот", "лес"]

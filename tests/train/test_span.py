@@ -9,7 +9,7 @@ from train.recipe import Recipe
 from train.span import binary_match, mask_groups, span_loss
 from train.student import encoder_states, output_rows
 
-from .test_distil import STUDENT, TEACHER, losses_of, pair_of, shards_of
+from .toy_pair import STUDENT, TEACHER, losses_of, pair_of, shards_of
 
 
 def seeded():
