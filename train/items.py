@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,14 @@ class SentenceBatch:
         """Move all tensors to a device."""
         tensors = (self.ids, self.mask, self.targets, self.groups)
         return SentenceBatch(*(t.to(device, non_blocking=True) for t in tensors))
+
+    def rotated(self, rotation: Tensor | None) -> "SentenceBatch":
+        """Turn the targets by `rotation` [D, width], in float32 whatever the autocast state."""
+        targets = self.targets.float()
+        if rotation is not None:
+            with torch.autocast(targets.device.type, enabled=False):
+                targets = targets @ rotation
+        return replace(self, targets=targets)
 
 
 @dataclass(frozen=True)

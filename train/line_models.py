@@ -196,6 +196,10 @@ def train_sentence(line: Line) -> None:
         if c.source and c.projection == "rotation":
             _keep_space(source, out, (targets.width, hidden_size(student)))
         items = Items.open(data, "train", targets, pad_id=pad_id)
+
+        def mix(trained: torch.nn.Module) -> None:
+            mix_weights(trained, _learns_on(line, source), c.start_share)
+
         result = distil_sentences(
             join_models(line, student, _load_teacher(line) if spoken else None),
             items,
@@ -204,9 +208,8 @@ def train_sentence(line: Line) -> None:
             sentences=Sentences(**fields_of(values, Sentences)),
             schedule=Schedule(**fields_of(values, Schedule)),
             out=out,
+            finish=mix if c.start_share else None,
         )
-        if c.start_share:
-            mix_weights(student, _learns_on(line, source), c.start_share)
         if c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items

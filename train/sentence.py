@@ -1,8 +1,8 @@
 """Distil the vectors of a sentence encoder into a student, in one language or across two."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,8 @@ from .rows import four_bit_rows
 from .sentence_losses import ranking, similarity_kl
 from .student import hidden_size, mean_pooled
 from .validate import validate
+
+Rows = Callable[[nn.Module], AbstractContextManager[object]]
 
 _VALID_TOKENS = 8192
 
@@ -87,8 +89,11 @@ def distil_sentences(
     sentences: Sentences,
     schedule: Schedule,
     out: Path,
+    finish: Callable[[nn.Module], None] | None = None,
 ) -> dict[str, float]:
     """Train `pair.student` in place; return the last validation. See `run_job` for the files.
+
+    `finish` changes the student after the last step; then it is judged once more.
 
     `pair.teacher`, if any, is the masked language model of the language losses: the sentence
     teachers are in the targets of `items`. Where the student's own vector is compared with a
@@ -126,7 +131,7 @@ def distil_sentences(
         modules["heads"] = heads
 
     def losses(step: _Step, generator: torch.Generator) -> Losses:
-        batch, plain = _rotated(step.pairs.to(device), rotation), step.plain
+        batch, plain = step.pairs.to(device).rotated(rotation), step.plain
         pooled = mean_pooled(pair.student, batch.ids, batch.mask)
         parts = sentence_losses(pooled, batch, projector, sentences=sentences)
         value = torch.stack([parts[n] * getattr(sentences, n) for n in parts]).sum()
@@ -171,8 +176,15 @@ def distil_sentences(
         losses,
         judge if len(valid) else None,
     )
-    with four_bit_rows(pair.student) if sentences.row_bits else nullcontext():
-        return run_job(job, accelerator, schedule=schedule, out=out)
+
+    rows: Rows = four_bit_rows if sentences.row_bits else nullcontext
+    with rows(pair.student):
+        found = run_job(job, accelerator, schedule=schedule, out=out)
+    if finish is not None:
+        finish(pair.student)
+        with rows(pair.student):
+            found |= judge() if len(valid) else {}
+    return found
 
 
 def _rotation(items: Items, width: int, seed: int, out: Path) -> NDArray[np.float32]:
@@ -182,14 +194,6 @@ def _rotation(items: Items, width: int, seed: int, out: Path) -> NDArray[np.floa
         np.save(file, find_rotation(items.targets, width, seed=seed))
     rotation: NDArray[np.float32] = np.load(file)
     return rotation
-
-
-def _rotated(batch: SentenceBatch, rotation: Tensor | None) -> SentenceBatch:
-    targets = batch.targets.float()
-    if rotation is not None:
-        with torch.autocast(targets.device.type, enabled=False):
-            targets = targets @ rotation
-    return replace(batch, targets=targets)
 
 
 def sentence_losses(
@@ -274,7 +278,7 @@ def validate_sentences(
     batches = plan_epoch(valid.lengths, tokens=_VALID_TOKENS, seed=0, epoch=0)
     pooled, targets = [], []
     for indices in batches:
-        batch = _rotated(valid.batch(indices).to(device), rotation)
+        batch = valid.batch(indices).to(device).rotated(rotation)
         pooled.append(mean_pooled(student, batch.ids, batch.mask).float())
         targets.append(batch.targets)
     vectors, wanted = torch.cat(pooled), torch.cat(targets)

@@ -120,6 +120,12 @@ def test_a_share_of_the_first_weights_can_stay(released):
     name = "transformer.layer.0.attention.q_lin.weight"
     assert not torch.equal(after[name], first[name])
     torch.testing.assert_close(mixed[name], (after[name] + first[name]) / 2, atol=1e-7, rtol=0)
+    told = [
+        json.loads((line.folder("05-sentence") / "training.json").read_text(encoding="utf-8"))
+        for line in (whole, half)
+    ]
+    scores = [t["metrics"]["sentence"]["cosine"] for t in told]
+    assert scores[0] != scores[1]  # judged as it is kept
 
 
 def test_other_pieces_are_told(released):
