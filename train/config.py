@@ -83,8 +83,9 @@ class StudentConfig(Section):
     initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
     # From the teacher (mean, fvt), or from which pieces stand near each other in the corpus.
     initial_rows: Literal["random", "mean", "fvt", "cooccurrence"] = "fvt"
-    initial_layers: Literal["random", "select", "average"] = "select"
-    cut: Literal["topleft", "pca"] = "pca"
+    # Evenly spaced ones, means of blocks, or those without which masked words are told worst
+    initial_layers: Literal["random", "select", "average", "measured"] = "select"
+    cut: Literal["topleft", "pca", "measured"] = "pca"
 
 
 class DistilConfig(Section):
@@ -214,6 +215,18 @@ def _contradictions(config: LineConfig) -> list[str]:
         elif not (distil.hidden or distil.contrastive):
             problems.append(
                 "distil.hidden_at = 'words' without a weight: set hidden or contrastive"
+            )
+    start = config.student
+    if "measured" in (start.initial_layers, start.cut):
+        if not has_teacher or start.initial_rows not in ("fvt", "mean"):
+            problems.append(
+                "student: initial_layers or cut = 'measured' needs a teacher and initial_rows ="
+                " 'fvt' or 'mean': without rows nothing tells its parts from each other"
+            )
+        if start.cut == "measured" and start.initial_layers not in ("select", "measured"):
+            problems.append(
+                f"student.cut = 'measured' with initial_layers = {start.initial_layers!r}:"
+                " expected 'select' or 'measured'"
             )
     if config.vocabulary.lowercase and config.vocabulary.method != "train":
         problems.append(

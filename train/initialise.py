@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rubert_lite.errors import InputError
 
 from .hidden import layer_blocks
+from .layers import Parts, layer_parts
 from .student import encoder, hidden_size, output_rows
 
 Rows = Literal["random", "mean", "fvt"]
@@ -36,26 +37,24 @@ def initialise(
     links: Links,
     *,
     rows: Rows = "fvt",
-    layers: Layers = "select",
-    cut: Cut = "pca",
+    layers: Layers | Sequence[int] = "select",
+    cut: Cut | Parts = "pca",
 ) -> None:
     """Fill the student's parameters from the teacher's.
 
     rows   mean: a piece's row is the mean of the rows of all teacher pieces whose split contains it
            (arXiv 2205.02340, the authors' init_weights); fvt: its own row, or the mean of the rows
            of the teacher pieces it falls into (arXiv 2402.09977); random: untouched
-    layers select: evenly spaced teacher layers; average: the mean of each block of layers
+    layers select: evenly spaced teacher layers; average: the mean of each block of layers; numbers:
+           these layers, counted from 0
     cut    topleft: the first dimensions, as published; pca: the top principal directions of the
-           teacher's rows, applied to every matrix that reads or writes the hidden state
+           teacher's rows, applied to every matrix that reads or writes the hidden state; Parts:
+           these dimensions, heads and units (see measured_parts)
     Pieces without a source keep their random row. Raises InputError when the student is wider or
     deeper than the teacher: there is nothing to cut.
     """
     width, given = hidden_size(student), hidden_size(teacher)
-    if width > given:
-        raise InputError(
-            f"student.hidden_size = {width} is above the teacher's {given}: a start from the"
-            " teacher needs a narrower student; use initial_rows and initial_layers = 'random'"
-        )
+    check_width(given, width)
     _, teacher_rows, teacher_bias = output_rows(teacher)
     basis = _basis(teacher_rows, width, cut)
     if rows != "random":
@@ -63,14 +62,16 @@ def initialise(
     if layers == "random":
         return
     _fill_embedding_parts(student, teacher, basis)
-    deep, shallow = _layer_list(teacher), _layer_list(student)
-    if layers == "select":
-        chosen = [[i] for i in selected_layers(len(deep), len(shallow))]
-    else:
+    deep, shallow = layer_parts(teacher), layer_parts(student)
+    if layers == "average":
         blocks = layer_blocks(len(deep), len(shallow), "blocks")
         chosen = [[i - 1 for i in block] for block in blocks]
-    for target, sources in zip(shallow, chosen, strict=True):
-        _fill_layer(target, [deep[i] for i in sources], basis)
+    else:
+        even = selected_layers(len(deep), len(shallow))
+        chosen = [[i] for i in (even if isinstance(layers, str) else layers)]
+    for number, (target, sources) in enumerate(zip(shallow, chosen, strict=True)):
+        inside = (cut.heads[number], cut.units[number]) if isinstance(cut, Parts) else (None, None)
+        _fill_layer(target, [deep[i] for i in sources], basis, *inside)
 
 
 def selected_layers(deep: int, shallow: int) -> list[int]:
@@ -78,17 +79,33 @@ def selected_layers(deep: int, shallow: int) -> list[int]:
 
     6 of 12 give 0, 2, 4, 7, 9, 11, DistilBERT's choice.
     """
+    check_depth(deep, shallow)
+    return [round(k * (deep - 1) / max(shallow - 1, 1)) for k in range(shallow)]
+
+
+def check_width(wide: int, narrow: int) -> None:
+    """Raise InputError for a student that is wider than its teacher."""
+    if narrow > wide:
+        raise InputError(
+            f"student.hidden_size = {narrow} is above the teacher's {wide}: a start from the"
+            " teacher needs a narrower student; use initial_rows and initial_layers = 'random'"
+        )
+
+
+def check_depth(deep: int, shallow: int) -> None:
+    """Raise InputError for a student of more layers than its teacher's."""
     if shallow > deep:
         raise InputError(
             f"student.layers = {shallow} is above the teacher's {deep}: a start from the teacher"
             " needs a shallower student; use initial_layers = 'random'"
         )
-    return [round(k * (deep - 1) / max(shallow - 1, 1)) for k in range(shallow)]
 
 
-def _basis(rows: Tensor, width: int, cut: Cut) -> Tensor:
+def _basis(rows: Tensor, width: int, cut: Cut | Parts) -> Tensor:
     """Return the map [D_t, width] from the teacher's hidden space; identity for equal widths."""
     size = rows.shape[1]
+    if isinstance(cut, Parts):
+        return nn.functional.one_hot(cut.dimensions, size).t().to(rows)
     if cut == "topleft" or width == size:
         return torch.eye(size, width, device=rows.device)
     centred = rows.float() - rows.float().mean(0)
@@ -151,45 +168,24 @@ def _head(model: nn.Module) -> tuple[Any, Any]:
     return m.vocab_transform, m.vocab_layer_norm
 
 
-def _layer_list(model: nn.Module) -> list[dict[str, Any]]:
-    """Name the parts of every layer alike for both architectures."""
-    inner: Any = encoder(model)
-    if model.config.model_type == "bert":  # type: ignore[union-attr]
-        return [
-            {
-                "in": [a.self.query, a.self.key, a.self.value],
-                "out": a.output.dense,
-                "norm1": a.output.LayerNorm,
-                "up": layer.intermediate.dense,
-                "down": layer.output.dense,
-                "norm2": layer.output.LayerNorm,
-            }
-            for layer in inner.encoder.layer
-            for a in [layer.attention]
-        ]
-    return [
-        {
-            "in": [layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin],
-            "out": layer.attention.out_lin,
-            "norm1": layer.sa_layer_norm,
-            "up": layer.ffn.lin1,
-            "down": layer.ffn.lin2,
-            "norm2": layer.output_layer_norm,
-        }
-        for layer in inner.transformer.layer
-    ]
+def _fill_layer(
+    target: dict[str, Any],
+    sources: list[dict[str, Any]],
+    basis: Tensor,
+    heads: Tensor | None,
+    units: Tensor | None,
+) -> None:
+    """Cut the mean of some teacher layers to the student's sizes; `basis` serves the hidden state.
 
-
-def _fill_layer(target: dict[str, Any], sources: list[dict[str, Any]], basis: Tensor) -> None:
-    """Cut the mean of some teacher layers to the student's sizes.
-
-    Inside a layer (heads, feed-forward units) the first rows are taken; `basis` serves the rest.
+    Inside a layer `heads` (rows of the attention's matrices) and feed-forward `units` are taken, by
+    default the first.
     """
     for index in range(3):
-        _fill_linear(target["in"][index], [s["in"][index] for s in sources], read=basis)
-    _fill_linear(target["out"], [s["out"] for s in sources], write=basis)
-    _fill_linear(target["up"], [s["up"] for s in sources], read=basis)
-    _fill_linear(target["down"], [s["down"] for s in sources], write=basis)
+        into = [s["in"][index] for s in sources]
+        _fill_linear(target["in"][index], into, read=basis, rows=heads)
+    _fill_linear(target["out"], [s["out"] for s in sources], write=basis, columns=heads)
+    _fill_linear(target["up"], [s["up"] for s in sources], read=basis, rows=units)
+    _fill_linear(target["down"], [s["down"] for s in sources], write=basis, columns=units)
     for name in ("norm1", "norm2"):
         _fill_norm(target[name], [s[name] for s in sources], basis)
 
@@ -200,16 +196,22 @@ def _fill_linear(
     *,
     read: Tensor | None = None,
     write: Tensor | None = None,
+    rows: Tensor | None = None,
+    columns: Tensor | None = None,
 ) -> None:
     weight = torch.stack([s.weight.float() for s in sources]).mean(0)
     bias = torch.stack([s.bias.float() for s in sources]).mean(0)
+    if rows is not None:
+        weight, bias = weight[rows], bias[rows]
+    if columns is not None:
+        weight = weight[:, columns]
     if read is not None:
         weight = weight @ read
     if write is not None:
         weight, bias = write.t() @ weight, bias @ write
-    rows, columns = (min(a, b) for a, b in zip(weight.shape, target.weight.shape, strict=True))
-    target.weight[:rows, :columns] = weight[:rows, :columns]
-    target.bias[:rows] = bias[:rows]
+    height, width = (min(a, b) for a, b in zip(weight.shape, target.weight.shape, strict=True))
+    target.weight[:height, :width] = weight[:height, :width]
+    target.bias[:height] = bias[:height]
 
 
 def _fill_norm(target: nn.LayerNorm, sources: list[nn.LayerNorm], basis: Tensor) -> None:

@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,40 +15,30 @@ from .axes import write_axes
 from .batches import Texts
 from .checkpoint import has_state, write_checkpoint
 from .config import DistilConfig, StudentConfig
-from .cooccurrence import count_pairs, ppmi_rows
 from .corpus import expand
 from .distil import distil
 from .folders import Line, fingerprint_source
-from .initialise import initialise
 from .items import Items
 from .labels import LabelledTexts
+from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
 from .line_vectors import open_targets
-from .links import link, link_vocabularies
 from .loop import Schedule
 from .provenance import add_sentence_stage, provenance, read_training
-from .recipe import Pair, Recipe
+from .recipe import Recipe
 from .report import plot_run
 from .sentence import Language, Sentences, Sources, distil_sentences
 from .sentence_config import SentenceConfig
-from .shards import iter_shards
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .student import (
-    Shape,
-    build,
-    freeze,
     hidden_size,
     load_masked_lm,
     mix_weights,
-    output_rows,
     repeat_positions,
     start_head,
 )
 from .tasks import Task
 
 logger = logging.getLogger(__name__)
-
-# Standard deviation of such rows: large against a step of Adam, so that they are not washed out.
-_COOCCURRENCE_SCALE = 0.1
 
 
 def train_student(line: Line) -> None:
@@ -71,8 +60,8 @@ def train_student(line: Line) -> None:
 
     def work(out: Path) -> None:
         folder = line.folder("02-vocabulary")
-        teacher = _load_teacher(line)
-        student = _start(line, teacher, resumed=has_state(out / "state"))
+        teacher = load_teacher(line)
+        student = start_student(line, teacher, resumed=has_state(out / "state"))
         result = distil(
             join_models(line, student, teacher),
             Texts.open(line.folder("03-shards"), "train"),
@@ -87,73 +76,6 @@ def train_student(line: Line) -> None:
             shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
-
-
-def _load_teacher(line: Line) -> torch.nn.Module | None:
-    if not line.teacher:
-        return None
-    revision = line.config.teacher.revision or None
-    return freeze(load_masked_lm(line.teacher, revision=revision))
-
-
-def _vocabularies(line: Line) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
-    """Read the teacher's tokenizer, the student's, and the teacher id of each student piece."""
-    folder = line.folder("02-vocabulary")
-    base, own, note = (
-        json.loads((folder / name).read_text(encoding="utf-8"))
-        for name in ("base-tokenizer.json", "tokenizer.json", "vocabulary.json")
-    )
-    return base, own, note["teacher_ids"]
-
-
-def _start(line: Line, teacher: torch.nn.Module | None, *, resumed: bool) -> torch.nn.Module:
-    """Build a student and give it its first weights, unless a checkpoint has later ones."""
-    c = line.config
-    base, own, kept = _vocabularies(line)
-    settings = c.student.model_dump(exclude={"initial_rows", "initial_layers", "cut"})
-    torch.manual_seed(c.distil.seed)
-    student = build(Shape(vocab_size=len(kept), **settings))
-    initial = c.student.initial_rows
-    if resumed:
-        return student
-    if teacher is not None:
-        initialise(
-            student,
-            teacher,
-            link(base, own, kept),
-            rows="random" if initial == "cooccurrence" else initial,
-            layers=c.student.initial_layers,
-            cut=c.student.cut,
-        )
-    if initial == "cooccurrence":
-        _fill_from_cooccurrence(student, line.folder("03-shards"))
-    return student
-
-
-def join_models(line: Line, student: torch.nn.Module, teacher: torch.nn.Module | None) -> Pair:
-    """Put models and vocabularies together."""
-    base, own, kept = _vocabularies(line)
-    counts = None
-    if line.config.distil.mask_exponent:
-        counts = _piece_counts(line.folder("03-shards"), len(kept))
-    links = link(base, own, kept)
-    return Pair(student, teacher, link_vocabularies(base, own, kept, links, counts))
-
-
-def _fill_from_cooccurrence(student: torch.nn.Module, folder: Path) -> None:
-    rows = output_rows(student)[1]
-    shards = list(iter_shards(folder, "train"))
-    size, width = rows.shape
-    pairs = count_pairs((s.student for s in shards), size, total=len(shards))
-    with torch.no_grad():
-        rows.copy_(ppmi_rows(*pairs, size, width) * _COOCCURRENCE_SCALE)
-
-
-def _piece_counts(folder: Path, size: int) -> torch.Tensor:
-    counts = np.zeros(size, dtype=np.int64)
-    for shard in iter_shards(folder, "train"):
-        counts += np.bincount(shard.student.ids, minlength=size)
-    return torch.from_numpy(counts).float()
 
 
 def train_sentence(line: Line) -> None:
@@ -201,7 +123,7 @@ def train_sentence(line: Line) -> None:
             mix_weights(trained, _learns_on(line, source), c.start_share)
 
         result = distil_sentences(
-            join_models(line, student, _load_teacher(line) if spoken else None),
+            join_models(line, student, load_teacher(line) if spoken else None),
             items,
             Items.open(data, "valid", targets, pad_id=pad_id),
             sources,
@@ -273,7 +195,7 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
             Texts.open(shards, "train"),
             Texts.open(shards, "valid"),
             Recipe(**fields_of(line.config.distil.model_dump(), Recipe)),
-            _piece_counts(shards, len(_vocabularies(line)[2])) if c.bag else None,
+            piece_counts(shards, len(vocabularies(line)[2])) if c.bag else None,
         )
     if c.labels:
         tasks = [Task(t.name, t.train, "", "accuracy", t.text, label=t.label) for t in c.tasks]

@@ -14,7 +14,7 @@ from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
 from .heads import Answers, Classes, Entities
 from .labelled import Keys, read_asked, read_labelled, read_tagged
-from .line_models import join_models
+from .line_start import join_models
 from .loop import Schedule
 from .provenance import read_training
 from .recipe import Recipe

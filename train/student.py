@@ -37,7 +37,7 @@ _HEAD = {
 class Shape:
     """The size of an encoder."""
 
-    layers: int = 3
+    layers: int = 3  # 0: a static student, its embeddings alone
     hidden_size: int = 256
     heads: int = 4
     ffn_size: int = 768
@@ -51,9 +51,9 @@ class Shape:
         """Report every impossible size at once (ConfigError)."""
         sizes = ("layers", "hidden_size", "heads", "ffn_size", "vocab_size", "max_length")
         problems = [
-            f"student.{name} = {getattr(self, name)}: expected at least 1"
+            f"student.{name} = {getattr(self, name)}: expected at least {int(name != 'layers')}"
             for name in sizes
-            if getattr(self, name) < 1
+            if getattr(self, name) < int(name != "layers")
         ]
         if not problems and self.hidden_size % self.heads:
             problems.append(

@@ -1,5 +1,7 @@
 """Held-out measures: the student's own masked-LM loss, and its agreement with the teacher."""
 
+from itertools import islice
+
 import numpy as np
 import torch
 
@@ -14,8 +16,8 @@ _TOKENS = 4096
 
 
 @torch.no_grad()
-def validate(valid: Texts, pair: Pair) -> dict[str, float]:
-    """Measure a student on fixed batches and fixed masks; values in nats and shares.
+def validate(valid: Texts, pair: Pair, *, batches: int = _BATCHES) -> dict[str, float]:
+    """Measure a student on some fixed batches and fixed masks; values in nats and shares.
 
     mlm, mlm_top1: cross-entropy and accuracy on 15% masked pieces of the student's own tokens.
     Against a teacher, at the positions where both have a piece with the same span, over the shared
@@ -26,9 +28,9 @@ def validate(valid: Texts, pair: Pair) -> dict[str, float]:
     pair.student.eval()
     vocabularies = pair.vocabularies
     sums: dict[str, list[float]] = {}
-    batches = list(plan_epoch(valid.lengths, tokens=_TOKENS, seed=0, epoch=0))[:_BATCHES]
+    chosen = islice(plan_epoch(valid.lengths, tokens=_TOKENS, seed=0, epoch=0), batches)
     device = vocabularies.special.device
-    for number, indices in enumerate(batches):
+    for number, indices in enumerate(chosen):
         batch = valid.batch(indices).to(device)
         generator = torch.Generator(device=device).manual_seed(number)
         _own(batch, pair, vocabularies, generator, sums)

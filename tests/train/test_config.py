@@ -73,6 +73,21 @@ def test_places_are_compared_where_there_are_any(tmp_path, distil, message):
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ("initial_layers = 'measured'\ninitial_rows = 'random'", "nothing tells its parts"),
+        ("cut = 'measured'\ninitial_layers = 'average'", "expected 'select' or 'measured'"),
+    ],
+)
+def test_a_start_is_measured_where_there_is_something_to_measure(tmp_path, student, message):
+    text = BASE + f"[student]\n{student}\n"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text + "[teacher]\npath = 'x'\n")
+    with pytest.raises(ConfigError, match="nothing tells its parts"):
+        load(tmp_path, text + "[distil]\nalignment = 'none'\n")
+
+
 def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
     text = BASE + "[distil]\nalignment = 'none'\n[vocabulary]\nlowercase = true\nmethod = "
     assert load(tmp_path, text + "'train'\n").vocabulary.lowercase

@@ -103,3 +103,12 @@ def test_pca_keeps_more_of_the_rows_than_the_first_dimensions() -> None:
         initialise(student, teacher, SAME, layers="random", cut=cut)
         kept[cut] = output_rows(student)[1].detach().square().sum()
     assert kept["pca"] > 1.5 * kept["topleft"]
+
+
+def test_layers_by_number_are_those_of_the_teacher() -> None:
+    teacher, student = shaken(small("bert")), small("bert", layers=2)
+    initialise(student, teacher, SAME, layers=[1, 3])
+    found = student.bert.encoder.layer.state_dict()
+    for own, given in ((0, 1), (1, 3)):
+        for name, value in teacher.bert.encoder.layer[given].state_dict().items():
+            torch.testing.assert_close(found[f"{own}.{name}"], value)

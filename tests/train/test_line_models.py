@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train import line_models
+from rubert_lite.errors import InputError
+from train import line_models, line_start
 from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
@@ -66,7 +67,7 @@ def test_a_student_that_goes_on_is_not_started_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(line_models, "write_checkpoint", killed)
         run_line(both[1], stages)
-    monkeypatch.setattr(line_models, "_fill_from_cooccurrence", killed)
+    monkeypatch.setattr(line_start, "_fill_from_cooccurrence", killed)
     run_line(both[1], stages)
     whole, cut = (load_file(line.folder("04-student") / "model.safetensors") for line in both)
     assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
@@ -92,3 +93,30 @@ def test_a_teacher_that_is_not_read_is_not_made(tmp_path, monkeypatch):
     speaking = load_config(Path("more.toml"), ["sentence.language_teacher=true"])
     run_line(Line(speaking), ["sentence"])
     assert ("distil", "runs/teacher") in made
+
+
+def test_a_student_starts_with_measured_layers_and_parts(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    write_words(tmp_path)
+    teacher = LINE.format(name="teacher").replace("cooccurrence", "random")
+    teacher = teacher.replace("layers = 1", "layers = 3").replace(
+        "hidden_size = 8", "hidden_size = 16"
+    )
+    Path("teacher.toml").write_text(teacher.replace("heads = 2", "heads = 4"), encoding="utf-8")
+    text = LINE.format(name="student").replace("cooccurrence", "fvt") + "[teacher]\n"
+    Path("student.toml").write_text(text + 'config = "teacher.toml"\n', encoding="utf-8")
+    measured = ["student.initial_layers=measured", "student.cut=measured"]
+    line = Line(load_config(Path("student.toml"), measured))
+    stages = ("corpus", "vocabulary", "shards", "distil")
+    with caplog.at_level("INFO"):
+        run_line(line, stages)
+    assert "the student starts with layers [" in caplog.text
+    assert load_file(line.folder("04-student") / "model.safetensors")
+    for changed, message in (
+        ("student.heads=1", "takes whole heads"),
+        ("student.ffn_size=17", "no more units than there are"),
+        ("student.layers=4", "above the teacher's 3"),
+    ):
+        wrong = load_config(Path("student.toml"), [*measured, changed, "run=runs/wrong"])
+        with pytest.raises(InputError, match=message):
+            run_line(Line(wrong), stages)

@@ -55,7 +55,7 @@ def test_the_teachers_card_counts_encoder_and_pooler_but_no_head() -> None:
 
 def test_shape_tells_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        Shape(layers=0, ffn_size=-1, dropout=1.0)
+        Shape(layers=-1, ffn_size=-1, dropout=1.0)
     assert len(caught.value.problems) == 3
     with pytest.raises(ConfigError, match="multiple of heads = 5"):
         Shape(hidden_size=264, heads=5)
@@ -68,6 +68,14 @@ def test_head_in_parts_gives_the_models_logits(architecture: str) -> None:
     assert [tuple(s.shape) for s in states] == [(2, 5, 16)] * 5
     transform, weight, bias = output_rows(model)
     torch.testing.assert_close((transform(states[-1]) @ weight.T + bias)[MASK], logits(model))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_a_static_student_has_its_embeddings_alone(architecture: str) -> None:
+    model = small(architecture, layers=0)
+    states = encoder_states(model, IDS, MASK)
+    assert len(states) == 1
+    torch.testing.assert_close(states[0], encoder(model).embeddings(IDS))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
