@@ -85,7 +85,7 @@ class StudentConfig(Section):
     initial_rows: Literal["random", "mean", "fvt", "cooccurrence"] = "fvt"
     # Evenly spaced ones, means of blocks, or those without which masked words are told worst
     initial_layers: Literal["random", "select", "average", "measured"] = "select"
-    cut: Literal["topleft", "pca", "measured"] = "pca"
+    cut: Literal["topleft", "pca", "measured"] = "topleft"
 
 
 class DistilConfig(Section):

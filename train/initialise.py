@@ -1,7 +1,7 @@
 """Start a student from its teacher: rows for the new pieces, layers cut to the new width.
 
 Nothing here preserves the teacher's function unless the shapes are equal: LayerNorm and attention
-heads do not survive a cut. Which start is worth most is a question for experiments.
+heads do not survive a cut. Which parts are worth most, measured.py tells.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def initialise(
     *,
     rows: Rows = "fvt",
     layers: Layers | Sequence[int] = "select",
-    cut: Cut | Parts = "pca",
+    cut: Cut | Parts = "topleft",
 ) -> None:
     """Fill the student's parameters from the teacher's.
 
@@ -48,8 +48,8 @@ def initialise(
     layers select: evenly spaced teacher layers; average: the mean of each block of layers; numbers:
            these layers, counted from 0
     cut    topleft: the first dimensions, as published; pca: the top principal directions of the
-           teacher's rows, applied to every matrix that reads or writes the hidden state; Parts:
-           these dimensions, heads and units (see measured_parts)
+           teacher's rows, applied to every matrix that reads or writes the hidden state (worse: no
+           LayerNorm survives it); Parts: these dimensions, heads and units (see measured_parts)
     Pieces without a source keep their random row. Raises InputError when the student is wider or
     deeper than the teacher: there is nothing to cut.
     """
