@@ -101,6 +101,8 @@ def _measure(
     size = _inner_sizes(teacher)
     check_width(size["hidden_size"], c.hidden_size)
     check_depth(size["layers"], c.layers)
+    if c.cut == "measured":
+        _check_heads(c, size)
     whole = _build(line, len(links.sources), **size)
     assert c.initial_rows in ("mean", "fvt")  # the configuration is checked
     initialise(whole, teacher, links, rows=c.initial_rows)
@@ -122,7 +124,7 @@ def _measure(
         (texts.batch(indices).to(default_device()) for indices in planned),
         width=c.hidden_size,
         units=c.ffn_size,
-        head_size=_head_size(c, size),
+        head_size=c.hidden_size // c.heads,
     )
     return layers, parts.to(torch.device("cpu"))
 
@@ -138,15 +140,14 @@ def _inner_sizes(teacher: torch.nn.Module) -> dict[str, int]:
     }
 
 
-def _head_size(c: StudentConfig, teacher: Mapping[str, int]) -> int:
-    size = teacher["hidden_size"] // teacher["heads"]
-    if c.hidden_size // c.heads != size or c.ffn_size > teacher["ffn_size"]:
+def _check_heads(c: StudentConfig, teacher: Mapping[str, int]) -> None:
+    own, given = c.hidden_size // c.heads, teacher["hidden_size"] // teacher["heads"]
+    if own != given or c.ffn_size > teacher["ffn_size"]:
         raise InputError(
-            f"student: heads of {c.hidden_size // c.heads}, ffn_size = {c.ffn_size}; the teacher"
-            f" has heads of {size}, {teacher['ffn_size']} units: cut = 'measured' takes whole heads"
-            " and no more units than there are; choose such sizes, or cut = 'pca' or 'topleft'"
+            f"student: heads of {own}, ffn_size = {c.ffn_size}; the teacher has heads of {given},"
+            f" {teacher['ffn_size']} units: cut = 'measured' takes whole heads and no more units"
+            " than there are; choose such sizes, or cut = 'pca' or 'topleft'"
         )
-    return size
 
 
 def join_models(line: Line, student: torch.nn.Module, teacher: torch.nn.Module | None) -> Pair:
