@@ -183,6 +183,18 @@ def load_config(
     return config
 
 
+def _unweighted(sentence: SentenceConfig) -> list[str]:
+    """Tell of weights without tasks and tasks without a weight."""
+    kinds = {"labels": "without a pair", "grades": "with a pair"}
+    given = {"labels": [t for t in sentence.tasks if not t.pair]}
+    given["grades"] = [t for t in sentence.tasks if t.pair]
+    return [
+        f"sentence: {name} (a weight) and tasks {kinds[name]} are given together or not at all"
+        for name, tasks in given.items()
+        if bool(getattr(sentence, name)) != bool(tasks)
+    ]
+
+
 def _contradictions(config: LineConfig) -> list[str]:
     problems = []
     teacher, distil = config.teacher, config.distil
@@ -254,8 +266,8 @@ def _contradictions(config: LineConfig) -> list[str]:
         problems.append("sentence.start_share keeps weights of sentence.source: none is given")
     if sentence and sentence.bag and not sentence.language:
         problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
-    if sentence and bool(sentence.labels) != bool(sentence.tasks):
-        problems.append("sentence: labels (a weight) and tasks are given together or not at all")
+    if sentence:
+        problems += _unweighted(sentence)
     if config.student.hidden_size % max(config.student.heads, 1):
         problems.append(
             f"student.hidden_size = {config.student.hidden_size} is not a multiple of"

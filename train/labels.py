@@ -5,7 +5,7 @@ Each task has a linear head on the unit vector; the heads are thrown away after 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from rubert_lite.errors import InputError
 from .batches import pad_ids
 from .corpus import clean_text, text_hash
 from .pairs import held_out_hashes
-from .tasks import Task, read_task
+from .tasks import Records, Task, read_task
 
 logger = logging.getLogger(__name__)
 
@@ -71,24 +71,15 @@ class LabelledTexts:
         classes: list[int] = []
         ends: list[int] = []
         for task in tasks:
-            records = read_task(task.train, task, limit=task.limit)
+            records = read_allowed(task, held_out)
             names = sorted(set(records.labels))
             if len(names) < 2:
                 raise InputError(f"{task.train}: one label, {names[0]!r}: expected at least two")
             first = ends[-1] if ends else 0
             index = {name: first + i for i, name in enumerate(names)}
-            kept = [
-                (text, index[label])
-                for text, label in zip(records.texts[0], records.labels, strict=True)
-                if text_hash(clean_text(text).lower()) not in held_out
-            ]
-            if not kept:
-                raise InputError(f"{task.train}: every text stands in a held-out file")
-            if len(kept) < len(records):
-                logger.info("%s: %d held-out texts left out", task.name, len(records) - len(kept))
-            pieces = tokenizer.encode_batch([text for text, _ in kept])
+            pieces = tokenizer.encode_batch(records.texts[0])
             texts += [np.asarray(p.ids, dtype=np.int32) for p in pieces]
-            classes += [label for _, label in kept]
+            classes += [index[label] for label in records.labels]
             ends.append(first + len(names))
         return cls(texts, np.asarray(classes), tuple(ends), tokenizer.token_to_id("[PAD]"))
 
@@ -108,6 +99,25 @@ class LabelledTexts:
         chosen = [self.texts[i] for i in indices]
         ids, mask = pad_ids(chosen, self.pad_id)
         return LabelBatch(ids, mask, torch.from_numpy(self.classes[indices]))
+
+
+def read_allowed(task: Task, held_out: Collection[int]) -> Records:
+    """Read the training file of a task without the records that have a held-out text.
+
+    `held_out`: see `held_out_hashes`. Raises InputError where nothing is left.
+    """
+    records = read_task(task.train, task, limit=task.limit)
+    kept = [
+        i
+        for i, texts in enumerate(zip(*records.texts, strict=True))
+        if not any(text_hash(clean_text(t).lower()) in held_out for t in texts)
+    ]
+    if not kept:
+        raise InputError(f"{task.train}: every record has a text of a held-out file")
+    if len(kept) < len(records):
+        logger.info("%s: %d held-out records left out", task.name, len(records) - len(kept))
+    columns = tuple([column[i] for i in kept] for column in records.texts)
+    return Records(columns, [records.labels[i] for i in kept])
 
 
 class LabelHeads(nn.Module):

@@ -18,6 +18,7 @@ from .config import DistilConfig, StudentConfig
 from .corpus import expand
 from .distil import distil
 from .folders import Line, fingerprint_source
+from .graded import GradedPairs
 from .items import Items
 from .labels import LabelledTexts
 from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
@@ -26,8 +27,9 @@ from .loop import Schedule
 from .provenance import add_sentence_stage, provenance, read_training
 from .recipe import Recipe
 from .report import plot_run
-from .sentence import Language, Sentences, Sources, distil_sentences
+from .sentence import distil_sentences
 from .sentence_config import SentenceConfig
+from .sentence_recipe import Language, Sentences, Sources
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .student import (
     hidden_size,
@@ -138,8 +140,7 @@ def train_sentence(line: Line) -> None:
             result |= write_axes(student, texts, items, out, seed=c.seed)
         repeat_positions(student, max(c.max_length, line.config.shards.max_length))
         training = read_training(source)
-        counts = sources.labelled.counts if sources.labelled else ()
-        add_sentence_stage(line, training, result, counts)
+        add_sentence_stage(line, training, result, sources)
         write_checkpoint(out, student, source, provenance=training)
         plot_run(out / "metrics.jsonl", out / "loss.png")
         shutil.rmtree(out / "state")
@@ -188,7 +189,7 @@ def _keep_space(source: Path, out: Path, shape: tuple[int, int]) -> None:
 
 def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> Sources:
     """Open what the sentence stage reads besides the pairs."""
-    language = labelled = None
+    language = labelled = graded = None
     if c.language:
         shards = line.folder("03-shards")
         language = Language(
@@ -197,8 +198,12 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
             Recipe(**fields_of(line.config.distil.model_dump(), Recipe)),
             piece_counts(shards, len(vocabularies(line)[2])) if c.bag else None,
         )
+    held_out = expand(c.exclude, "sentence.exclude")
+    tasks = [Task(t.name, t.train, "", "accuracy", t.text, t.pair, t.label) for t in c.tasks]
     if c.labels:
-        tasks = [Task(t.name, t.train, "", "accuracy", t.text, label=t.label) for t in c.tasks]
-        held_out = expand(c.exclude, "sentence.exclude")
-        labelled = LabelledTexts.read(tasks, tokenizer, exclude=held_out, max_length=c.max_length)
-    return Sources(language, labelled)
+        single = [t for t in tasks if not t.pair]
+        labelled = LabelledTexts.read(single, tokenizer, exclude=held_out, max_length=c.max_length)
+    if c.grades:
+        pairs = [t for t in tasks if t.pair]
+        graded = GradedPairs.read(pairs, tokenizer, exclude=held_out, max_length=c.max_length)
+    return Sources(language, labelled, graded)

@@ -1,13 +1,13 @@
 """What is said of a checkpoint: who taught it, on what text, by which settings."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .folders import Line
+from .sentence_recipe import Sources
 from .stage import library_versions
 from .student import count_parameters
 
@@ -55,12 +55,9 @@ def add_sentence_stage(
     line: Line,
     training: dict[str, Any],
     metrics: dict[str, float],
-    labelled: Sequence[int] = (),
+    sources: Sources,
 ) -> None:
-    """Add to the description of a student what its sentence stage was.
-
-    `labelled`: number of texts of each of the configured tasks.
-    """
+    """Add to the description of a student what its sentence stage was."""
     config = line.config.sentence
     assert config is not None
     text = (line.folder("05-pairs") / "pairs.json").read_text(encoding="utf-8")
@@ -68,10 +65,12 @@ def add_sentence_stage(
         {"name": r["name"], "license": r["license"], "texts": r["kept"], "use": "pairs"}
         for r in json.loads(text)
     ]
-    read += [
-        {"name": t.name, "license": t.license, "texts": n, "use": "labels"}
-        for t, n in zip(config.tasks, labelled, strict=True)
-    ]
+    for use, source in (("labels", sources.labelled), ("grades", sources.graded)):
+        tasks = [t for t in config.tasks if bool(t.pair) == (use == "grades")]
+        read += [
+            {"name": t.name, "license": t.license, "texts": n, "use": use}
+            for t, n in zip(tasks, source.counts if source else (), strict=True)
+        ]
     # A model that learns on (sentence.source) may have read them before.
     training["corpora"] += [r for r in read if r not in training["corpora"]]
     training["config"]["sentence"] = config.model_dump()

@@ -1,83 +1,44 @@
 """Distil the vectors of a sentence encoder into a student, in one language or across two."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rubert_lite.errors import ConfigError
 
 from .bag import Bag
-from .batches import Batch, Texts, plan, plan_epoch
+from .batches import Batch, Texts, plan
+from .graded import GradedBatch, graded_loss
 from .hidden import hidden_cosine
 from .items import Items, SentenceBatch, find_rotation
-from .labels import LabelBatch, LabelHeads, LabelledTexts
+from .labels import LabelBatch, LabelHeads
 from .loop import Job, Losses, Schedule, accelerator_of, run_job
 from .objective import batch_losses, total
-from .recipe import Heads, Pair, Recipe
+from .recipe import Heads, Pair
 from .resident import ResidentItems, ResidentTexts, items_on, texts_on
 from .rows import four_bit_rows
 from .sentence_losses import ranking, similarity_kl
+from .sentence_recipe import Sentences, Sources
+from .sentence_validate import comparable, validate_sentences
 from .student import hidden_size, mean_pooled
 from .validate import validate
 
 Rows = Callable[[nn.Module], AbstractContextManager[object]]
-
-_VALID_TOKENS = 8192
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """The choices of a sentence stage; weights of 0 leave a loss out."""
-
-    regression: float = 1.0  # 1 - cosine with the target
-    contrastive: float = 0.0
-    similarity: float = 0.0
-    temperature: float = 0.05  # of contrastive and similarity
-    prefixes: tuple[int, ...] = (64, 128)  # besides the whole vector
-    # rotation: the student's own vector is compared with the rotated and cut teacher's; linear: a
-    # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539) and is thrown away.
-    projection: Literal["rotation", "linear"] = "rotation"
-    # Which pieces the text has; of the language's texts, too, unless a teacher reads plain text.
-    bag: float = 0.0
-    language: float = 0.0  # weight of the losses on plain text
-    language_tokens: int = 2048
-    labels: float = 0.0  # classes of labelled texts
-    labels_tokens: int = 2048
-    row_bits: int = 0  # 4: rows of pieces are trained for the export's 4-bit table
-
-
-@dataclass(frozen=True)
-class Language:
-    """Plain text that keeps the student a language model, and how it is read."""
-
-    texts: Texts
-    valid: Texts | None
-    recipe: Recipe
-    counts: Tensor | None = None  # [V] pieces of the corpus; `Sentences.bag` needs them
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What a sentence stage reads besides the pairs."""
-
-    language: Language | None = None
-    labelled: LabelledTexts | None = None
 
 
 class _Step(NamedTuple):
     pairs: SentenceBatch
     plain: Batch | None
     labelled: LabelBatch | None
+    graded: GradedBatch | None
 
 
 def distil_sentences(
@@ -129,6 +90,8 @@ def distil_sentences(
         ends = sources.labelled.ends
         heads = LabelHeads(width, ends, sentences.prefixes).to(device)
         modules["heads"] = heads
+    if sentences.grades and sources.graded is None:
+        raise ConfigError(["sentence.grades is above 0: give sentence.tasks with a pair"])
 
     def losses(step: _Step, generator: torch.Generator) -> Losses:
         batch, plain = step.pairs.to(device).rotated(rotation), step.plain
@@ -156,6 +119,14 @@ def distil_sentences(
             parts["labels"] = heads(mean_pooled(pair.student, told.ids, told.mask), told.classes)
             value = value + sentences.labels * parts["labels"]
             pieces = pieces + told.mask.sum()
+        if step.graded is not None:
+            judged = step.graded.to(device)
+            vectors = mean_pooled(pair.student, judged.ids, judged.mask)
+            parts["grades"] = graded_loss(
+                vectors, judged, sentences.prefixes, temperature=sentences.temperature
+            )
+            value = value + sentences.grades * parts["grades"]
+            pieces = pieces + judged.mask.sum()
         return Losses(parts, value, pieces)
 
     def judge() -> dict[str, float]:
@@ -166,7 +137,7 @@ def distil_sentences(
 
     def draw(skip: int) -> Iterator[_Step]:
         texts = texts_on(language.texts, device) if language is not None else None
-        drawn = items_on(items, device), texts, sources.labelled
+        drawn = items_on(items, device), texts, sources
         return _draw(*drawn, sentences, schedule, accelerator=accelerator, skip=skip)
 
     job = Job(
@@ -203,7 +174,7 @@ def sentence_losses(
     widths = (*sentences.prefixes, pooled.shape[1])
     found: dict[str, list[Tensor]] = {}
     for width in widths:
-        targets, vectors = _comparable(pooled, batch.targets, width, projector)
+        targets, vectors = comparable(pooled, batch.targets, width, projector)
         if sentences.regression:
             found.setdefault("regression", []).append(hidden_cosine(targets, vectors))
         if sentences.contrastive:
@@ -217,19 +188,10 @@ def sentence_losses(
     return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
-def _comparable(
-    pooled: Tensor, targets: Tensor, width: int, projector: nn.Linear | None
-) -> tuple[Tensor, Tensor]:
-    """Bring the first dimensions of the student and the targets to one width."""
-    if projector is None:
-        return targets[:, :width], pooled[:, :width]
-    return targets, F.linear(pooled[:, :width], projector.weight[:, :width].to(pooled.dtype))
-
-
 def _draw(
     items: Items | ResidentItems,
     texts: Texts | ResidentTexts | None,
-    labelled: LabelledTexts | None,
+    sources: Sources,
     sentences: Sentences,
     schedule: Schedule,
     *,
@@ -244,55 +206,20 @@ def _draw(
             return repeat(None)
         return plan(lengths, tokens=tokens, seed=schedule.seed, skip=skip * world)
 
-    labelled = labelled if sentences.labels else None
+    labelled = sources.labelled if sentences.labels else None
+    graded = sources.graded if sentences.grades else None
     drawn = zip(
         planned(items.lengths, schedule.tokens_per_batch),
         planned(texts.lengths if texts else None, sentences.language_tokens),
         planned(labelled.lengths if labelled else None, sentences.labels_tokens),
+        planned(graded.lengths if graded else None, sentences.grades_tokens),
         strict=True,
     )
-    for pairs, plain, told in islice(drawn, rank, None, world):
+    for pairs, plain, told, judged in islice(drawn, rank, None, world):
         assert pairs is not None
         yield _Step(
             items.batch(pairs),
             texts.batch(plain) if texts and plain is not None else None,
             labelled.batch(told) if labelled and told is not None else None,
+            graded.batch(judged) if graded and judged is not None else None,
         )
-
-
-@torch.no_grad()
-def validate_sentences(
-    student: nn.Module,
-    valid: Items,
-    projector: nn.Linear | None,
-    rotation: Tensor | None,
-    *,
-    sentences: Sentences,
-) -> dict[str, float]:
-    """Measure held-out pairs: mean cosine with the target, and recall@1 of it among all targets.
-
-    cosine, recall: whole vectors; cosine_64 and so on: their first dimensions alone.
-    """
-    student.eval()
-    device = next(student.parameters()).device
-    batches = plan_epoch(valid.lengths, tokens=_VALID_TOKENS, seed=0, epoch=0)
-    pooled, targets = [], []
-    for indices in batches:
-        batch = valid.batch(indices).to(device).rotated(rotation)
-        pooled.append(mean_pooled(student, batch.ids, batch.mask).float())
-        targets.append(batch.targets)
-    vectors, wanted = torch.cat(pooled), torch.cat(targets)
-    scores: dict[str, float] = {}
-    for width in (*sentences.prefixes, vectors.shape[1]):
-        shown, given = _comparable(vectors, wanted, width, projector)
-        shown, given = F.normalize(shown.float(), dim=1), F.normalize(given.float(), dim=1)
-        suffix = "" if width == vectors.shape[1] else f"_{width}"
-        scores[f"cosine{suffix}"] = float((shown * given).sum(1).mean())
-        scores[f"recall{suffix}"] = _recall(given, shown)
-    return {name: round(value, 5) for name, value in scores.items()}
-
-
-def _recall(queries: Tensor, documents: Tensor) -> float:
-    hits: Sequence[Tensor] = [(rows @ documents.T).argmax(1) for rows in torch.split(queries, 1024)]
-    places = torch.arange(len(queries), device=queries.device)
-    return float((torch.cat(list(hits)) == places).float().mean())

@@ -22,12 +22,16 @@ class PairSourceConfig(Section):
 
 
 class TaskSourceConfig(Section):
-    """Labelled texts of the sentence stage; the labels are those of the file."""
+    """Labelled texts of the sentence stage; the labels are those of the file.
+
+    With `pair` they are grades of likeness: numbers, higher for texts more alike.
+    """
 
     name: str
     train: str  # jsonl file, may be compressed
     license: str
     text: str = "text"  # key of the text
+    pair: str = ""  # key of the second text
     label: str = "label"
 
 
@@ -69,8 +73,10 @@ class SentenceConfig(Section):
     language_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
     language_teacher: bool = True  # the line's teacher, if any, takes part in those losses
     tasks: list[TaskSourceConfig] = []
-    labels: float = Field(0.0, ge=0)  # weight of the classes of `tasks`
+    labels: float = Field(0.0, ge=0)  # weight of the classes of texts of `tasks`
     labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    grades: float = Field(0.0, ge=0)  # weight of the likeness of pairs of `tasks`
+    grades_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
     # Vectors are turned at the end, so that their first dimensions say the most
     sort_dimensions: bool = True
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export

@@ -5,7 +5,8 @@ names the teacher's sentence of each row: rows of one group are no negatives of 
 are computed in float32 whatever the autocast state.
 Sources: translation ranking (arXiv 2007.01852, without the margin; arXiv 2004.09813 for regression
 to the teacher's vector of the other language); similarity distributions inside the batch
-(arXiv 2006.16362, SEED, with the batch as the queue); prefixes (arXiv 2205.13147, Matryoshka).
+(arXiv 2006.16362, SEED, with the batch as the queue); prefixes (arXiv 2205.13147, Matryoshka);
+the order of grades (CoSENT, which sentence-transformers has as CoSENTLoss).
 """
 
 import torch
@@ -51,3 +52,18 @@ def similarity_kl(
     log_teacher, log_own = F.log_softmax(teacher, dim=1), F.log_softmax(own, dim=1)
     gaps = (log_teacher.exp() * (log_teacher - log_own)).masked_fill(same, 0.0)
     return gaps.sum() / max(len(gaps), 1)
+
+
+def grade_order(
+    cosines: Tensor, grades: Tensor, tasks: Tensor, *, temperature: float = 0.05
+) -> Tensor:
+    """Return log(1 + sum of exp((c_j - c_i) / temperature)) over pairs i graded above pairs j.
+
+    `cosines`, `grades` and `tasks` are [B]; only pairs of one task are compared. 0 where all grades
+    are equal.
+    """
+    above = (grades[:, None] > grades[None, :]) & (tasks[:, None] == tasks[None, :])
+    gaps = (cosines[None, :] - cosines[:, None]) / temperature
+    low = torch.finfo(gaps.dtype).min  # not -inf: a row may have nothing else
+    gaps = gaps.masked_fill(~above, low).flatten()
+    return torch.cat([gaps.new_zeros(1), gaps]).logsumexp(0)

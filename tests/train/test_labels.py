@@ -50,7 +50,9 @@ def test_held_out_texts_stay_out(tmp_path):
 def test_a_task_whose_every_text_is_held_out_is_refused(tmp_path):
     held_out = tmp_path / "dev.txt"
     held_out.write_text("дом дом\nмир мир\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"place\.jsonl: every text stands in a held-out file"):
+    with pytest.raises(
+        InputError, match=r"place\.jsonl: every record has a text of a held-out file"
+    ):
         labelled(tmp_path, exclude=[str(held_out)])
 
 

@@ -16,8 +16,9 @@ from train.items import Items, Reading, principal_rotation, write_items
 from train.loop import Schedule
 from train.pairs import read_lines
 from train.recipe import Recipe
-from train.sentence import Language, Sentences, Sources, distil_sentences, sentence_losses
+from train.sentence import distil_sentences, sentence_losses
 from train.sentence_losses import ranking, similarity_kl
+from train.sentence_recipe import Language, Sentences, Sources
 from train.vectors import Targets, VectorCache
 
 from .toy_pair import TEACHER, pair_of, shards_of
@@ -150,7 +151,7 @@ def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
     assert (batch.targets[:1].numpy() == cache.vectors(row)).all()
 
 
-def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, **changes):
+def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, graded=None, **changes):
     torch.manual_seed(0)
     pair = pair_of(TEACHER, SPEC)
     texts = None
@@ -173,7 +174,7 @@ def run(tmp_path, data, out, *, steps=6, language=True, labelled=None, **changes
         pair,
         train,
         valid,
-        Sources(texts, labelled),
+        Sources(texts, labelled, graded),
         sentences=sentences,
         schedule=schedule,
         out=out,
