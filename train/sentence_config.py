@@ -1,8 +1,8 @@
 """The configuration of the sentence stages: pairs, their teachers, losses and schedule."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from .section import Section
 
@@ -33,6 +33,12 @@ class TaskSourceConfig(Section):
     text: str = "text"  # key of the text
     pair: str = ""  # key of the second text
     label: str = "label"
+
+    @model_serializer(mode="wrap")
+    def _as_before_pairs(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an empty `pair`, so that stages made before there was one count as equal."""
+        values: dict[str, Any] = handler(self)
+        return values if self.pair else {k: v for k, v in values.items() if k != "pair"}
 
 
 class SentenceConfig(Section):

@@ -9,6 +9,7 @@ from train.config import load_config
 from train.evaluate import EvaluationConfig
 from train.line import STAGES
 from train.section import load_section
+from train.sentence_config import TaskSourceConfig
 from train.stage import Stage, fingerprint_stage, run_stage
 
 ROOT = Path(__file__).parents[2] / "train" / "configs"
@@ -86,6 +87,24 @@ def test_a_start_is_measured_where_there_is_something_to_measure(tmp_path, stude
         load(tmp_path, text + "[teacher]\npath = 'x'\n")
     with pytest.raises(ConfigError, match="nothing tells its parts"):
         load(tmp_path, text + "[distil]\nalignment = 'none'\n")
+
+
+def test_a_task_without_a_pair_is_written_as_before_there_were_pairs():
+    task = TaskSourceConfig(name="a", train="a.jsonl", license="MIT")
+    assert set(task.model_dump()) == {"name", "train", "license", "text", "label"}
+    paired = task.model_copy(update={"pair": "other"})
+    assert paired.model_dump()["pair"] == "other"
+
+
+def test_weights_and_tasks_of_labels_and_grades_belong_together(tmp_path):
+    task = '[[sentence.tasks]]\nname = "a"\ntrain = "a.jsonl"\nlicense = "MIT"\npair = "b"\n'
+    path = tmp_path / "line.toml"
+    base = ROOT / "distil-16k-more.toml"
+    path.write_text(f'base = "{base}"\n{task}', encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert "labels (a weight) and tasks without a pair" in str(error.value)
+    assert "grades (a weight) and tasks with a pair" in str(error.value)
 
 
 def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
