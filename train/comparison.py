@@ -101,14 +101,21 @@ def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, 
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    for name, kept in shares.items():
-        if not kept:
-            continue
+    drawn = sorted((fmean(kept), name) for name, kept in shares.items() if kept)
+    apart = 0.03 * max(drawn[-1][0] - drawn[0][0], 1.0)  # the height of a line of text
+    lines: dict[float, float] = {}  # size -> height of the last name beside it
+    for middle, name in drawn:
         size = results[name]["facts"]["parameters"] / 1e6
-        bar = stdev(kept) if len(kept) > 1 else 0.0
-        axes.errorbar(size, fmean(kept), yerr=bar, fmt="o", capsize=3)
+        bar = stdev(shares[name]) if len(shares[name]) > 1 else 0.0
+        axes.errorbar(size, middle, yerr=bar, fmt="o", capsize=3)
+        lines[size] = max(middle, lines.get(size, middle - apart) + apart)
         axes.annotate(
-            name, (size, fmean(kept)), xytext=(6, 3), textcoords="offset points", fontsize=8
+            name,
+            (size, middle),
+            xytext=(size * 1.04, lines[size]),
+            textcoords="data",
+            va="center",
+            fontsize=8,
         )
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
