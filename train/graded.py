@@ -3,6 +3,7 @@
 The cosine of a pair has to follow its grade among the pairs of its task in the batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,12 +100,15 @@ class GradedPairs:
 
 def _grade(task: Task, label: str) -> float:
     try:
-        return float(label)
+        grade = float(label)
     except ValueError:
+        grade = math.nan
+    if not math.isfinite(grade):
         raise InputError(
             f"{task.train}: label {label!r} is no number: expected grades, higher for texts more"
             " alike"
-        ) from None
+        )
+    return grade
 
 
 def graded_loss(

@@ -18,7 +18,7 @@ class Sentences:
     regression: float = 1.0  # 1 - cosine with the target
     contrastive: float = 0.0
     similarity: float = 0.0
-    temperature: float = 0.05  # of contrastive and similarity
+    temperature: float = 0.05  # of contrastive, similarity and grades
     prefixes: tuple[int, ...] = (64, 128)  # besides the whole vector
     # rotation: the student's own vector is compared with the rotated and cut teacher's; linear: a
     # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539) and is thrown away.

@@ -76,6 +76,7 @@ def test_a_pair_with_a_held_out_text_stays_out(tmp_path):
     ("rows", "message"),
     [
         ([("дом", "мир", "yes"), ("дом", "сад", 1)], r"label 'yes' is no number"),
+        ([("дом", "мир", "nan"), ("дом", "сад", 1)], r"label 'nan' is no number"),
         ([("дом", "мир", 1), ("дом", "сад", 1)], r"one grade, 1: expected at least two"),
     ],
 )
