@@ -1,6 +1,7 @@
 """The command `rubert-lite export CHECKPOINT --to DIR`."""
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
     arguments = parser.parse_args(argv)
+    logging.basicConfig(format="rubert-lite export: %(message)s", stream=sys.stderr)
     try:
         print(_export(arguments), file=sys.stderr)
     except RubertLiteError as error:

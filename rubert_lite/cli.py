@@ -18,7 +18,7 @@ from typing import Any
 
 from . import __version__, load
 from .bulk import encode_file
-from .errors import PackageError, ProviderError, RubertLiteError
+from .errors import InputError, PackageError, ProviderError, RubertLiteError
 from .inputs import chunks
 from .locate import available_models, locate
 from .model import Model
@@ -32,14 +32,16 @@ _GROUP = "rubert_lite.commands"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed: print would send talk to standard output, among the data
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     if sys.stdout is None:
         print("rubert-lite: standard output is closed", file=sys.stderr)
         return 1
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # data, whatever the locale of the terminal
+        # Data, whatever the locale of the terminal. A lone surrogate becomes JSON's own \\udXXX.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        with _warnings_shown():
-            status = _run(words)
+        status = _run(words)
         sys.stdout.flush()
         return status
     except RubertLiteError as error:
@@ -72,7 +74,8 @@ def _run(words: list[str]) -> int:
     if words and words[0] in others:
         return _run_installed(others[words[0]], words[1:])
     arguments = _parsed(_parser(sorted(others)), words)
-    commands[arguments.command](arguments)
+    with _warnings_shown():  # installed commands set up a log of their own
+        commands[arguments.command](arguments)
     return 0
 
 
@@ -196,6 +199,7 @@ def _encode(arguments: argparse.Namespace) -> None:
         _parser([]).error("--restart needs --output")
     if arguments.output:
         writer(arguments.output)  # complains before the model is loaded
+        _check_apart(arguments.file, arguments.output)
     model = _load(arguments)
     fields = (arguments.field,) if arguments.field else ()
     texts = read_texts(arguments.file, fields=fields)
@@ -207,6 +211,13 @@ def _encode(arguments: argparse.Namespace) -> None:
     # A bar between the lines of data would make both unreadable.
     for array in model.iter_encode(texts, progress=not sys.stdout.isatty(), **settings):
         sys.stdout.writelines(json_line(row) for row in array)
+
+
+def _check_apart(source: str, output: Path) -> None:
+    """Refuse to write vectors over the texts."""
+    known = source != "-" and output.exists() and os.path.exists(source)
+    if known and os.path.samefile(source, output):
+        raise InputError(f"{output}: holds the texts: write the vectors to another --output")
 
 
 def _classify(arguments: argparse.Namespace) -> None:

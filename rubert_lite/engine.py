@@ -151,7 +151,7 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
         raise ProviderError(
             "onnxruntime is not installed: pip install 'rubert-lite[cpu]' (or 'rubert-lite[gpu]')"
         ) from error
-    provider = _PROVIDERS.get(device)
+    provider = _PROVIDERS.get(device) if isinstance(device, str) else None
     if provider is None:
         raise ProviderError(f"device {device!r}: expected one of {', '.join(_PROVIDERS)}")
     if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):

@@ -1,7 +1,7 @@
 """What callers may pass: checks that say which text is wrong, and chunks of a stream of texts."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import InputError
@@ -14,11 +14,16 @@ _CHUNK_CHARS = 1 << 20  # of a chunk: long texts come in smaller chunks, so that
 
 
 def check_iterable(texts: object) -> None:
-    """Refuse a single string, and what is no collection or stream."""
+    """Refuse a single string, a table or mapping, and what is no collection or stream."""
+    kind = type(texts).__name__
     if isinstance(texts, str | bytes):
-        raise InputError(f"texts: a single {type(texts).__name__}, expected a list: pass [text]")
+        raise InputError(f"texts: a single {kind}, expected a list: pass [text]")
     if not isinstance(texts, Iterable):
-        raise InputError(f"texts: {type(texts).__name__}, expected a list of strings")
+        raise InputError(f"texts: {kind}, expected a list of strings")
+    axes = getattr(texts, "ndim", 1)  # of arrays and data frames
+    if isinstance(texts, Mapping) or axes != 1:
+        what = kind if axes == 1 else f"{kind} of {axes} dimensions"
+        raise InputError(f"texts: a {what}, expected a list of strings, such as one column of it")
 
 
 def check_collection(texts: object) -> None:

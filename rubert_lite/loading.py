@@ -29,14 +29,18 @@ def load_model(
     package = ModelPackage.open(path, verify=verify)
     manifest = package.manifest
     chosen = _default(manifest, device) if variant is None else variant
-    if chosen not in manifest.variants:
+    if not isinstance(chosen, str) or chosen not in manifest.variants:
         raise InputError(
             f"{manifest.name}: no variant {chosen!r}, it has {', '.join(manifest.variants)}"
         )
     # Tokenizer and graph are checked even without `verify`, as the bytes that are then used.
     pieces = PieceReader(_tokenizer(package), max_length=manifest.max_length)
     graph = manifest.variants[chosen]
-    engine = Engine(package.read(graph), device=device, lanes=lanes)
+    data = package.read(graph)
+    try:
+        engine = Engine(data, device=device, lanes=lanes)
+    except PackageError as error:
+        raise PackageError(f"{package.path / graph}: {error}") from error
     _check_graph(package, engine, graph)
     return Model(package, pieces, engine, variant=chosen)
 
@@ -62,7 +66,10 @@ def _tokenizer(package: ModelPackage) -> Tokenizer:
     if not isinstance(spec, dict):
         raise PackageError(f"{where}: a JSON {type(spec).__name__}, expected an object")
     vocab_size = package.manifest.vocab_size
-    check_tokenizer(spec, vocab_size=vocab_size)
+    try:
+        check_tokenizer(spec, vocab_size=vocab_size)
+    except PackageError as error:
+        raise PackageError(f"{package.path}: {error}") from error
     try:
         # From what was checked, not from the bytes: parsers differ on keys that stand twice.
         tokenizer = Tokenizer.from_str(json.dumps(spec))

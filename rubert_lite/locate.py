@@ -1,5 +1,6 @@
 """Find a model by name: shipped or installed, a directory, or a hub id."""
 
+import logging
 import os
 import re
 from importlib.resources import files
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from .errors import InputError, ModelNotFound
 from .package import MANIFEST
+
+logger = logging.getLogger(__name__)
 
 HOME = "RUBERT_LITE_HOME"
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -28,12 +31,25 @@ def available_models() -> dict[str, Path]:
     """List the models that can be loaded by name: shipped ones, then installed ones."""
     found: dict[str, Path] = {}
     for folder in (shipped_folder(), installed_folder()):
-        if folder is None or not folder.is_dir():
-            continue
-        for path in sorted(folder.iterdir()):
-            if _ALIAS.fullmatch(path.name) and (path / MANIFEST).is_file():
+        for path in _entries(folder):
+            if _ALIAS.fullmatch(path.name) and _has_manifest(path):
                 found.setdefault(path.name, path)
     return found
+
+
+def _entries(folder: Path | None) -> list[Path]:
+    try:
+        return sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
+    except OSError as error:
+        logger.warning("%s: models there are not seen: %s", folder, error.strerror)
+        return []
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).is_file()
+    except OSError:  # a folder that is closed to us
+        return False
 
 
 def locate(name: str | os.PathLike[str]) -> Path:

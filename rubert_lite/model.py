@@ -112,8 +112,11 @@ class Model:
         out = np.empty((len(texts), self._width(truncate_dim)), dtype=_DTYPES[dtype])
         start = 0
         for rows in arrays:
-            out[start : start + len(rows)] = rows
+            room = out[start : start + len(rows)]
+            room[:] = rows[: len(room)]
             start += len(rows)
+        if start != len(out):
+            raise InputError(f"texts: {start} came, but their collection says {len(out)}")
         return out
 
     def iter_encode(
@@ -241,7 +244,7 @@ class Model:
         return counts
 
     def _shape(self, normalize: bool, truncate_dim: int | None, dtype: DType) -> "_Shape":
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise InputError(f"dtype {dtype!r}: expected one of {', '.join(_DTYPES)}")
         return _Shape(normalize, self._width(truncate_dim), _DTYPES[dtype])
 

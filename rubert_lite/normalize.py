@@ -3,6 +3,8 @@
 * Unicode NFC: `и` + U+0306 becomes `й`, `е` + U+0308 becomes `ё`. Both letters are kept: never
 folded to `и` or `е`.
 * Stress marks (U+0301 after a Russian vowel) are dropped: `за́мок` is read as `замок`.
+* Of more than 30 combining marks in a row, those beyond are dropped: no text needs them, and to
+  put them into order takes their number squared (30: Unicode's stream-safe text, UAX 15).
 * Lone surrogates (not encodable in UTF-8) become U+FFFD, one each.
 * NUL and other control characters are left to the tokenizer's BertNormalizer, which drops them.
 * Case is left to the tokenizer, too.
@@ -15,6 +17,9 @@ from collections.abc import Iterator
 _STRESS = "\u0301"
 _STRESSED = re.compile("(?<=[аеёиоуыэюяАЕЁИОУЫЭЮЯ])\u0301+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_MARKS = 30
+# No combining mark is a letter, number, white space or ASCII: few texts have such runs.
+_MAYBE_MARKS = re.compile(rf"[^\w\s\x00-\x7f]{{{_MARKS + 1},}}")
 _RUN = re.compile(r"\s+|\S+")
 
 
@@ -32,10 +37,24 @@ def replace_surrogates(text: str) -> str:
 
 def normalize_text(text: str) -> str:
     """Apply the text contract (see the module's description) to one string."""
-    text = _compose(replace_surrogates(text))
+    text = _compose(_bound_marks(replace_surrogates(text)))
     while _STRESS in text and _STRESSED.search(text):  # what stood apart may now compose
         text = _compose(_STRESSED.sub("", text))
     return text
+
+
+def _bound_marks(text: str) -> str:
+    return text if text.isascii() else _MAYBE_MARKS.sub(_first_marks, text)
+
+
+def _first_marks(found: re.Match[str]) -> str:
+    kept = []
+    marks = 0
+    for character in found[0]:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= _MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def _compose(text: str) -> str:

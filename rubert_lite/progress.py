@@ -18,7 +18,8 @@ class Progress:
         """Name the work; `total` is None for a stream of unknown length."""
         self._name, self._total = name, total
         self._stream = stream or sys.stderr
-        self._shown = shown and self._stream.isatty()
+        # None: a process without standard error
+        self._shown = shown and self._stream is not None and self._stream.isatty()
         self._done = 0
         self._started = self._drawn = time.monotonic()
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,13 @@ def read_texts(source: str, *, fields: tuple[str, ...] = ()) -> Iterator[Any]:
 def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
     try:
         yield from file
-    except (OSError, EOFError, lzma.LZMAError) as error:  # of a broken compressed file, too
+    except (
+        OSError,
+        EOFError,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:
+        # Of a broken compressed file, too.
         raise InputError(f"{name}: cannot be read ({error})") from error
 
 
@@ -53,13 +60,24 @@ def _columns(source: str, fields: tuple[str, ...]) -> Iterator[Any]:
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{source}: cannot be read as parquet ({error})") from error
     with file:
-        missing = [f for f in fields if f not in file.schema_arrow.names]
-        if missing:
-            names = ", ".join(file.schema_arrow.names)
-            raise InputError(f"{source}: no column {missing[0]!r}, it has {names}: use --field")
+        names = file.schema_arrow.names
+        for field in fields:
+            if names.count(field) != 1:
+                problem = "no column" if field not in names else "more than one column"
+                raise InputError(
+                    f"{source}: {problem} {field!r}, it has {', '.join(names)}: use --field"
+                )
+        batches = file.iter_batches(_ROWS, columns=list(fields))
         row = 0
-        for batch in file.iter_batches(_ROWS, columns=list(fields)):
-            for values in zip(*(batch.column(f).to_pylist() for f in fields), strict=True):
+        while True:
+            try:
+                batch = next(batches, None)
+                columns = [] if batch is None else [batch.column(f).to_pylist() for f in fields]
+            except (OSError, pyarrow.ArrowException) as error:
+                raise InputError(f"{source}: cannot be read after row {row} ({error})") from error
+            if batch is None:
+                return
+            for values in zip(*columns, strict=True):
                 row += 1
                 wrong = [v for v in values if not isinstance(v, str)]
                 if wrong:

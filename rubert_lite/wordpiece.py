@@ -23,7 +23,9 @@ def _part_types(part: Any) -> set[str]:
     if not isinstance(part, Mapping):
         return set()
     inner = part.get("normalizers") or part.get("pretokenizers") or []
-    return {str(part.get("type"))}.union(*(_part_types(p) for p in inner))
+    return {str(part.get("type"))}.union(
+        *(_part_types(p) for p in (inner if isinstance(inner, list) else []))
+    )
 
 
 def check_tokenizer(spec: Mapping[str, Any], *, vocab_size: int | None = None) -> None:

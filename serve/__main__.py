@@ -11,7 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pydantic import ValidationError
     from pydantic_settings import CliApp, SettingsError
 
-    from .server import bind, configure_logging, run
+    from .server import bind, configure_logging, hold_hangups, run
     from .settings import Settings
     from .supervisor import supervise
 
@@ -23,9 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     configure_logging(settings)
     try:
-        if settings.workers > 1:
-            return supervise(settings)
-        run(settings, bind(settings))
+        with hold_hangups():
+            if settings.workers > 1:
+                return supervise(settings)
+            run(settings, bind(settings))
     except RubertLiteError as error:
         print(f"rubert-lite serve: {error}", file=sys.stderr)
         return 1

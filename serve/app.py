@@ -63,7 +63,7 @@ def create_app(model: Model, settings: Settings) -> Gate:
         },
     )
     app.state.service = service
-    return Gate(app, service, keys)
+    return Gate(app, service, keys, routes=[r.path for r in routes])
 
 
 def allow_origins(app: ASGIApp, settings: Settings) -> ASGIApp:

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,6 +21,7 @@ from .settings import Settings
 
 access = logging.getLogger("rubert_lite.access")
 
+_SHA256 = re.compile(r"sha256:([0-9A-Fa-f]{64})")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OPEN = ("/health", "/v2/health/")  # asked without a key: probes have none
 _TYPES = ("application/json", "application/octet-stream", "text/plain")
@@ -32,56 +33,72 @@ class Keys:
     def __init__(self, settings: Settings) -> None:
         """Read the keys of the settings and of their file."""
         self._settings = settings
-        self._digests: Sequence[bytes] = ()
-        self.reload()
+        self.use(self.read())
 
-    def reload(self) -> None:
-        """Read them again; raises InputError, and keeps the old ones, for a broken file."""
-        given = self._settings.api_keys.get_secret_value().split(",")
+    def read(self) -> Sequence[bytes]:
+        """Read them again, for `use`; InputError for a file or setting without any, or broken."""
+        setting = self._settings.api_keys.get_secret_value()
+        found = _digests("api keys", enumerate(setting.split(","), start=1))
+        if setting and not found:
+            raise InputError("api keys: none between the commas: give one, or leave it empty")
         path = self._settings.api_keys_file
         if path is not None:
-            given += _read_keys(path)
-        self._digests = tuple(_digest(key.strip()) for key in given if key.strip())
-        if path is not None and not self._digests:
-            raise InputError(f"{path}: no keys: expected one a line")
+            of_file = _digests(str(path), _read_keys(path))
+            if not of_file:
+                raise InputError(f"{path}: no keys: expected one a line")
+            found += of_file
+        return found
+
+    def use(self, digests: Sequence[bytes]) -> None:
+        """Let these open the server from now on; none: everyone may come in."""
+        self._open_to = tuple(digests)
 
     def check(self, header: str | None) -> None:
         """Raise Unauthorized unless the header holds one of the keys, or none is needed."""
-        if not self._digests:
+        if not self._open_to:
             return
         kind, _, key = (header or "").partition(" ")
-        shown = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+        # Headers are decoded as Latin-1: these are the bytes that came, UTF-8 of the key or not.
+        shown = hashlib.sha256(key.strip(" \t").encode("latin-1", "replace")).digest()
         # All of them, so that time does not tell which.
-        same = [hmac.compare_digest(shown, digest) for digest in self._digests]
+        same = [hmac.compare_digest(shown, digest) for digest in self._open_to]
         if kind.lower() != "bearer" or not any(same):
             raise Unauthorized(
                 "key missing or wrong: expected the header Authorization: Bearer KEY"
             )
 
 
-def _read_keys(path: Path) -> list[str]:
+def _read_keys(path: Path) -> list[tuple[int, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    return [line for line in lines if not line.startswith("#")]
+    return [(n, line) for n, line in enumerate(lines, start=1) if not line.startswith("#")]
 
 
-def _digest(key: str) -> bytes:
-    if key.startswith("sha256:"):
-        try:
-            return bytes.fromhex(key.removeprefix("sha256:"))
-        except ValueError:
-            raise InputError("api keys: sha256: expected 64 hexadecimal digits") from None
-    return hashlib.sha256(key.encode("utf-8")).digest()
+def _digests(where: str, keys: Iterable[tuple[int, str]]) -> list[bytes]:
+    """Return the SHA-256 of each key; its number names it in the message if it is none."""
+    found = []
+    for number, given in keys:
+        key = given.strip()
+        if not key:
+            continue
+        digest = _SHA256.fullmatch(key)
+        if key.startswith("sha256:") and digest is None:
+            raise InputError(f"{where}, {number}: sha256: expected 64 hexadecimal digits")
+        found.append(bytes.fromhex(digest[1]) if digest else hashlib.sha256(key.encode()).digest())
+    return found
 
 
 class Gate:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
-        """Guard an application."""
+    def __init__(
+        self, app: ASGIApp, service: Service, keys: Keys, *, routes: Collection[str] = ()
+    ) -> None:
+        """Guard an application; `routes` are the paths that logs and metrics may name."""
         self._app = app
+        self._routes = frozenset(routes)
         self.service = service
         self.keys = keys
 
@@ -178,7 +195,8 @@ class Gate:
                 task.cancel()
 
     def _note(self, scope: Scope, number: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        path = str(scope["path"])  # of what was refused before it was routed
+        route = getattr(scope.get("route"), "path", path if path in self._routes else "other")
         metrics = self.service.metrics
         metrics.requests.labels(route, str(status)).inc()
         metrics.duration.labels(route).observe(seconds)

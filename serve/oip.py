@@ -26,6 +26,7 @@ from .service import Answer, Service
 from .writing import json_response, phase_headers
 
 _HEADER = "inference-header-content-length"
+_DIGITS = 20
 _INPUT = "text"
 
 
@@ -121,7 +122,8 @@ def _header_size(request: Request, data: bytes) -> int:
     given = request.headers.get(_HEADER)
     if given is None:
         return len(data)
-    if not given.isdecimal() or int(given) > len(data):
+    # Python refuses to read numbers of thousands of digits.
+    if not given.isdecimal() or len(given) > _DIGITS or int(given) > len(data):
         raise InputError(f"{_HEADER}: {given[:20]!r}, expected a number up to {len(data)}")
     return int(given)
 

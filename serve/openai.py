@@ -5,7 +5,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rubert_lite.errors import InputError, ModelNotFound
+from rubert_lite.errors import ModelNotFound
 
 from .faults import fault_of
 from .reading import as_list, read_body
@@ -23,7 +23,9 @@ async def embeddings(request: Request) -> Response:
     refused: dict[int, dict[str, Any]] = {}
     kept = texts
     if body.partial:
-        refused = _refused(service, texts)
+        for place, error in (await service.refused(texts)).items():
+            fault = fault_of(error)
+            refused[place] = {"message": fault.message, "code": fault.status}
         kept = [text for i, text in enumerate(texts) if i not in refused]
     answer: Answer | None = None
     vectors: list[Any] = []
@@ -48,18 +50,6 @@ async def embeddings(request: Request) -> Response:
         },
         answer,
     )
-
-
-def _refused(service: Service, texts: list[str]) -> dict[int, dict[str, Any]]:
-    """Find the texts that alone would be refused, and why."""
-    found = {}
-    for place, text in enumerate(texts):
-        try:
-            service.check([text])
-        except InputError as error:
-            fault = fault_of(error)
-            found[place] = {"message": fault.message, "code": fault.status}
-    return found
 
 
 def check_name(service: Service, name: str) -> None:

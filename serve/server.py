@@ -10,12 +10,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import uvicorn
 
 from rubert_lite.errors import RubertLiteError
 
 from .app import allow_origins, create_app
+from .connection import bounded
 from .gate import Gate, Keys
 from .loading import open_model
 from .service import Service
@@ -73,6 +75,27 @@ def bind(settings: Settings) -> socket.socket:
     return sock
 
 
+def write_port(path: Path, port: int) -> None:
+    """Write the number of the port; RubertLiteError where that is not possible."""
+    try:
+        path.write_text(f"{port}\n", encoding="ascii")
+    except OSError as error:
+        raise RubertLiteError(f"{path}: the port cannot be written ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def hold_hangups() -> Iterator[None]:
+    """Let SIGHUP wait until somebody can answer it: it would end a process that still starts.
+
+    Processes that are started meanwhile let it wait, too.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Server(uvicorn.Server):
     """Uvicorn without its signal handlers: ours drain before it stops."""
 
@@ -100,7 +123,7 @@ def run(settings: Settings, sock: socket.socket, parent: Connection | None = Non
         date_header=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=16_384,
+        http=bounded(settings.body_timeout_seconds),
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
@@ -141,13 +164,14 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see hold_hangups
     if parent is not None:
         # Readable when the other end is closed: the parent is gone, however it ended.
         loop.add_reader(parent.fileno(), stop)
     sock.listen(_BACKLOG)  # from here on the kernel keeps connections for us
     host, port = sock.getsockname()[:2]
     if service.settings.port_file is not None:
-        service.settings.port_file.write_text(f"{port}\n", encoding="ascii")
+        write_port(service.settings.port_file, port)
     logger.info("listening on http://%s:%d", host, port)
     await server.serve(sockets=[sock])
 
@@ -164,12 +188,13 @@ async def _drain(server: uvicorn.Server, service: Service) -> None:
 
 async def _reload(service: Service, keys: Keys) -> None:
     try:
-        keys.reload()
+        digests = keys.read()
         await asyncio.to_thread(service.reload)
+        keys.use(digests)  # both or neither
     except RubertLiteError as error:
-        logger.error("reload refused, the old model stays: %s", error)
+        logger.error("reload refused, the old model and keys stay: %s", error)
     except Exception:
-        logger.exception("reload failed, the old model stays")
+        logger.exception("reload failed, the old model and keys stay")
     else:
         logger.info("reloaded %s", service.settings.model)
 

@@ -13,7 +13,7 @@ from rubert_lite import Model, Prediction
 from rubert_lite.errors import InputError
 from rubert_lite.inputs import Text
 from rubert_lite.model import Output
-from rubert_lite.pieces import Pieces, Span
+from rubert_lite.pieces import Span
 from rubert_lite.prefixes import truncate
 
 from .faults import Empty, TooLarge
@@ -108,7 +108,9 @@ class Service:
         else:
             pieces = await asyncio.to_thread(model.read, texts, pairs=pairs)
         if not (self.settings.auto_truncate if cut is None else cut):
-            _refuse_cut(pieces, model.max_length)
+            for place, text in enumerate(pieces):
+                if text.cut:
+                    raise _cut(place, model)
         read = time.perf_counter()
         found = await self.scheduler.compute(
             model, pieces, output, timeout=self.settings.timeout_seconds
@@ -124,15 +126,31 @@ class Service:
         self.metrics.tokens.inc(tokens)
         return Answer(found.rows, tokens, phases)
 
-    def check(self, texts: Sequence[Text]) -> int:
-        """Count the characters; refuse what is beyond a limit."""
+    async def refused(self, texts: Sequence[str]) -> dict[int, InputError]:
+        """Find the texts that alone would be refused, and why."""
+        found: dict[int, InputError] = {}
+        fit = []
+        for place, text in enumerate(texts):
+            try:
+                self.check([text], first=place)
+                fit.append(place)
+            except InputError as error:
+                found[place] = error
+        if not self.settings.auto_truncate and fit:
+            model = self.model
+            pieces = await asyncio.to_thread(model.read, [texts[i] for i in fit])
+            found |= {i: _cut(i, model) for i, p in zip(fit, pieces, strict=True) if p.cut}
+        return found
+
+    def check(self, texts: Sequence[Text], *, first: int = 0) -> int:
+        """Count the characters; refuse what is beyond a limit. `first` numbers the first text."""
         limits = self.settings
         if not texts:
             raise Empty("no texts: expected at least one")
         if len(texts) > limits.max_items:
             raise TooLarge(f"{len(texts)} texts, expected at most {limits.max_items}: split them")
         total = 0
-        for place, text in enumerate(texts):
+        for place, text in enumerate(texts, start=first):
             chars = len(text) if isinstance(text, str) else sum(map(len, text))
             if chars > limits.max_item_chars:
                 raise TooLarge(
@@ -158,7 +176,6 @@ class Service:
         self.scheduler.close()
 
 
-def _refuse_cut(pieces: Sequence[Pieces], limit: int) -> None:
-    for place, text in enumerate(pieces):
-        if text.cut:
-            raise TooLarge(f"text {place}: more than {limit} pieces: shorten it or let it be cut")
+def _cut(place: int, model: Model) -> TooLarge:
+    limit = model.max_length
+    return TooLarge(f"text {place}: more than {limit} pieces: shorten it or let it be cut")

@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     )
     auto_truncate: bool = Field(True, description="cut long texts unless a request says otherwise")
     timeout_seconds: float = Field(30.0, gt=0, description="longest time a request may wait")
-    body_timeout_seconds: float = Field(10.0, gt=0, description="time for a body to arrive")
+    body_timeout_seconds: float = Field(
+        10.0, gt=0, description="time for a body to arrive, and for a head"
+    )
     # Above the 60 s of common balancers: a connection that ends here first is a 502 there.
     keep_alive_seconds: int = Field(75, ge=1, description="longest time a connection may be idle")
     drain_seconds: float = Field(1.0, ge=0, description="unready but answering, before it stops")

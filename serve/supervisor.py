@@ -14,9 +14,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from prometheus_client import multiprocess
+
 from rubert_lite.errors import RubertLiteError
 
-from .server import bind, configure_logging, ignore_interrupts, run
+from .server import bind, configure_logging, hold_hangups, ignore_interrupts, run
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def supervise(settings: Settings) -> int:
         folder = tempfile.mkdtemp(prefix="rubert-lite-metrics-")
         os.environ[_METRICS] = folder  # read by the workers; empty at the start
         try:
-            return _Supervisor(settings).run()
+            return _Supervisor(settings, folder).run()
         finally:
             del os.environ[_METRICS]
             shutil.rmtree(folder, ignore_errors=True)
@@ -53,8 +55,9 @@ class _Worker:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: str) -> None:
         self._settings = settings
+        self._metrics = metrics  # folder
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._stopping = False
@@ -63,6 +66,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see hold_hangups
         self._workers = [self._start() for _ in range(self._settings.workers)]
         while not self._stopping:
             if not self._replace_dead():
@@ -85,7 +89,8 @@ class _Supervisor:
         process = self._context.Process(
             target=work, args=(self._settings, theirs), name="rubert-lite-worker"
         )
-        process.start()
+        with hold_hangups():  # the worker lets one wait until it can answer
+            process.start()
         theirs.close()
         return _Worker(process, ours, time.monotonic(), attempts)
 
@@ -103,6 +108,10 @@ class _Supervisor:
                 worker.process.exitcode,
             )
             worker.lifeline.close()
+            if worker.process.pid is not None:  # what it had waiting waits no more
+                multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
+                    worker.process.pid, self._metrics
+                )
             refused = worker.process.exitcode == _REFUSED
             self._workers[place] = self._start(worker.attempts + 1 if refused else 0)
         return True

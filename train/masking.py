@@ -51,3 +51,17 @@ def mask_tokens(
     positions = torch.zeros_like(free)
     positions[chosen] = True
     return masked.reshape(ids.shape), positions.reshape(ids.shape)
+
+
+def hide_pieces(mask: Tensor, share: float, *, generator: torch.Generator) -> Tensor:
+    """Return the mask [B, L] without this share of its pieces, never without the first ([CLS]).
+
+    Word dropout (Iyyer et al., 2015): a text hides other pieces each time, and is not learnt by
+    heart. Nothing is drawn from `generator` at a share of 0.
+    """
+    if not share:
+        return mask
+    noise = torch.rand(mask.shape, device=generator.device, generator=generator).to(mask.device)
+    shown = noise >= share
+    shown[:, 0] = True
+    return mask & shown

@@ -21,6 +21,7 @@ from .hidden import hidden_cosine
 from .items import Items, SentenceBatch, find_rotation
 from .labels import LabelBatch, LabelHeads
 from .loop import Job, Losses, Schedule, accelerator_of, run_job
+from .masking import hide_pieces
 from .objective import batch_losses, total
 from .recipe import Heads, Pair
 from .resident import ResidentItems, ResidentTexts, items_on, texts_on
@@ -116,12 +117,14 @@ def distil_sentences(
             parts |= spoken
         if heads is not None and step.labelled is not None:
             told = step.labelled.to(device)
-            parts["labels"] = heads(mean_pooled(pair.student, told.ids, told.mask), told.classes)
+            shown = hide_pieces(told.mask, sentences.word_dropout, generator=generator)
+            parts["labels"] = heads(mean_pooled(pair.student, told.ids, shown), told.classes)
             value = value + sentences.labels * parts["labels"]
             pieces = pieces + told.mask.sum()
         if step.graded is not None:
             judged = step.graded.to(device)
-            vectors = mean_pooled(pair.student, judged.ids, judged.mask)
+            shown = hide_pieces(judged.mask, sentences.word_dropout, generator=generator)
+            vectors = mean_pooled(pair.student, judged.ids, shown)
             parts["grades"] = graded_loss(
                 vectors, judged, sentences.prefixes, temperature=sentences.temperature
             )

@@ -83,6 +83,8 @@ class SentenceConfig(Section):
     labels_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
     grades: float = Field(0.0, ge=0)  # weight of the likeness of pairs of `tasks`
     grades_tokens: int = Field(2048, ge=16)  # padded pieces of them a step
+    # Share of pieces of texts of `tasks` that the student is not shown, others in each pass
+    word_dropout: float = Field(0.0, ge=0, lt=1)
     # Vectors are turned at the end, so that their first dimensions say the most
     sort_dimensions: bool = True
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export

@@ -31,6 +31,8 @@ class Sentences:
     labels_tokens: int = 2048
     grades: float = 0.0  # likeness of graded pairs
     grades_tokens: int = 2048
+    # Of pieces of labelled and graded texts: hidden from the student, others in each pass
+    word_dropout: float = 0.0
     row_bits: int = 0  # 4: rows of pieces are trained for the export's 4-bit table
 
 

@@ -1,5 +1,6 @@
 """Commands that other installed packages bring."""
 
+import logging
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 
@@ -63,3 +64,11 @@ def test_command_without_its_extra_names_it(
     installed("train", ModuleNotFoundError("No module", name="rubert_lite.typo"))
     with pytest.raises(ModuleNotFoundError):
         main(["train"])
+
+
+def test_installed_command_has_its_log_to_itself(installed: Callable[[str, object], None]) -> None:
+    def command(argv: list[str]) -> int:
+        return len(logging.getLogger("rubert_lite").handlers)
+
+    installed("serve", command)
+    assert main(["serve"]) == 0  # else each line would be written twice

@@ -1,5 +1,6 @@
 """The text contract."""
 
+import time
 import unicodedata
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubert_lite.normalize import (
+    _MAYBE_MARKS,
     normalize_text,
     normalize_with_places,
     replace_surrogates,
@@ -49,6 +51,25 @@ def test_text_contract(given_text: str, expected: str) -> None:
 def test_each_lone_surrogate_becomes_one_replacement_character() -> None:
     assert replace_surrogates("а\ud800\udfff\udc00б") == "а\ufffd\ufffd\ufffdб"
     assert normalize_text("\ud83d\u0438\u0306") == "\ufffdй"
+
+
+def test_a_run_of_marks_is_bounded() -> None:
+    """NFC puts marks into order in a time that grows with their number squared."""
+    marks = "\u0315\u0316" * 100_000
+    began = time.perf_counter()
+    assert normalize_text(f"дом{marks}а{marks}") == normalize_text(f"дом{marks[:30]}а{marks[:30]}")
+    text, places = normalize_with_places(f"а {marks}дом")
+    assert len(text) == len(places) == 2 + 30 + 3
+    assert places[-1] == (len(marks) + 4, len(marks) + 5)
+    assert time.perf_counter() - began < 5
+    kept = "а" + "\u0316" * 30 + "\u200d🙂" * 40
+    assert normalize_text(kept) == kept
+
+
+def test_every_combining_mark_may_be_bounded() -> None:
+    """What the quick look for runs leaves out has no combining class."""
+    whole = "".join(filter(unicodedata.combining, map(chr, range(0x110000))))
+    assert len(whole) > 800 and _MAYBE_MARKS.fullmatch(whole)
 
 
 def test_text_without_surrogates_is_the_same_object() -> None:

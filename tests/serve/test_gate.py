@@ -1,5 +1,6 @@
 """Limits, keys and what is told of a request."""
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -7,6 +8,9 @@ import logging
 import pytest
 
 from rubert_lite.errors import InputError, PackageError
+from serve.gate import Keys
+from serve.server import _reload
+from serve.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_keys_open_the_server_and_rotate(opened, tmp_path):
     assert client.get("/metrics").status_code == 401
     assert client.get("/health").status_code == 200
     file.write_text("fourth\n")
-    client.keys.reload()
+    client.keys.use(client.keys.read())
     tried = {
         key: client.get("/info", headers={"authorization": f"Bearer {key}"}).status_code
         for key in ("first", "second", "fourth")
@@ -109,8 +113,63 @@ def test_keys_open_the_server_and_rotate(opened, tmp_path):
     assert tried == {"first": 200, "second": 401, "fourth": 200}
     file.unlink()
     with pytest.raises(InputError, match="cannot be read"):
-        client.keys.reload()
+        client.keys.read()
     assert client.get("/info", headers={"authorization": "Bearer fourth"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "keys: no keys"),
+        ("# none\n\n", "keys: no keys"),
+        ("a\nsha256:abcd\n", "keys, 2: sha256: expected 64 hexadecimal digits"),
+        ("sha256:" + "x" * 64, "keys, 1: sha256: expected 64 hexadecimal digits"),
+    ],
+)
+def test_keys_that_open_nothing_are_refused(tmp_path, lines, said):
+    file = tmp_path / "keys"
+    file.write_text(lines)
+    with pytest.raises(InputError, match=said):
+        Keys(Settings(api_keys_file=file))
+    with pytest.raises(InputError, match="none between the commas"):
+        Keys(Settings(api_keys=" , "))
+
+
+def test_a_broken_file_of_keys_does_not_open_the_server(opened, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("\ufeffsecret\nключР\n", encoding="utf-8")
+    client = opened(api_keys_file=file)
+    file.write_text("# all gone\n")
+    asyncio.run(_reload(client.service, client.keys))
+    for header, status in ((None, 401), ("secret", 200), ("ключР", 200), ("ключ", 401)):
+        headers = {"authorization": f"Bearer {header}".encode()} if header else {}
+        assert client.get("/info", headers=headers).status_code == status
+
+
+def test_keys_and_model_are_loaded_anew_together(opened, tmp_path, monkeypatch):
+    file = tmp_path / "keys"
+    file.write_text("old\n")
+    client = opened(api_keys_file=file)
+    file.write_text("new\n")
+    for model_loads in (False, True):
+
+        def reload(loads=model_loads):
+            if not loads:
+                raise PackageError("tokenizer.json: not what the manifest says")
+
+        monkeypatch.setattr(client.service, "reload", reload)
+        asyncio.run(_reload(client.service, client.keys))
+        headers = {"authorization": "Bearer new"}
+        assert client.get("/info", headers=headers).status_code == (200 if model_loads else 401)
+
+
+def test_what_is_refused_at_the_gate_is_counted_by_its_route(opened):
+    client = opened(api_keys="k")
+    for path in ("/v1/embeddings", "/nothing"):
+        assert client.post(path, json={}).status_code == 401
+    text = client.get("/metrics", headers={"authorization": "Bearer k"}).text
+    assert 'route="/v1/embeddings",status="401"' in text
+    assert 'route="other",status="401"' in text and "nothing" not in text
 
 
 def test_request_ids_are_kept_if_they_are_harmless(client):

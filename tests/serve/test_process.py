@@ -233,6 +233,99 @@ def test_slow_and_half_open_connections_hold_nobody_up(package: Path) -> None:
             connection.close()
 
 
+def test_connections_without_a_request_end(package: Path) -> None:
+    words = ("--keep-alive-seconds", "2", "--body-timeout-seconds", "0.5")
+    with serving(package, *words) as running:
+        beginnings = {
+            "nothing": b"",
+            "half a head": b"GET /health HTTP/1.1\r\nhost:",
+            "half a second head": b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /hea",
+            "endless": b"GET /health HTTP/1.1\r\nhost: x\r\ncookie: ",
+        }
+        answers = {}
+        for name, beginning in beginnings.items():
+            with socket.create_connection(("127.0.0.1", running.port)) as connection:
+                connection.settimeout(10)
+                began = time.monotonic()
+                connection.sendall(beginning)
+                if name == "endless":
+                    time.sleep(0.2)
+                    connection.sendall(b"a" * 20_000)
+                parts = []
+                while part := connection.recv(4096):
+                    parts.append(part)
+                answers[name] = b"".join(parts)[9:12].decode()
+                least, most = {"nothing": (1.5, 8), "endless": (0, 8)}.get(name, (0.3, 8))
+                assert least < time.monotonic() - began < most, name
+        assert answers == {
+            "nothing": "",
+            "half a head": "",
+            "half a second head": "200",
+            "endless": "400",
+        }
+
+
+def test_a_slow_answer_is_not_taken_for_a_slow_head(package: Path) -> None:
+    """The head of a second request stands half in the line while the first is computed."""
+    body = json.dumps({"inputs": ["мир дом " * 30 + str(i) for i in range(1500)]}).encode()
+    head = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    words = ("--body-timeout-seconds", "0.05", "--max-queue-seconds", "60", "--max-queue-tokens")
+    with (
+        serving(package, *words, "1000000") as running,
+        socket.create_connection(("127.0.0.1", running.port)) as connection,
+    ):
+        connection.settimeout(30)
+        connection.sendall(head + body + b"GET /hea")
+        assert b" 200 " in connection.recv(100)
+
+
+def test_sighup_while_it_starts_is_answered_later(package: Path) -> None:
+    with serving(package, "--workers", "2", "--drain-seconds", "0.1") as running:
+        pids = set()
+
+        def reloaded(count: int) -> bool:
+            pids.update(int(str(x["pid"])) for x in running.lines if "pid" in x)
+            return running.said("reloaded") >= count
+
+        until(lambda: running.said("listening on") == 2)
+        reloaded(0)
+        os.kill(next(p for p in pids if p != running.process.pid), signal.SIGKILL)
+        until(lambda: running.said("starting another") == 1)
+        running.process.send_signal(signal.SIGHUP)  # one worker has only just begun
+        until(lambda: reloaded(2))
+        assert running.said("starting another") == 1
+
+
+def test_the_queue_of_a_dead_worker_is_forgotten(package: Path) -> None:
+    with serving(package, "--workers", "2", "--drain-seconds", "0.1") as running:
+        until(lambda: running.said("listening on") == 2)
+        before = metrics_of(running)
+        assert len(before) == 2
+        os.kill(before.pop(), signal.SIGKILL)
+        until(lambda: running.said("listening on") == 3)
+        assert metrics_of(running) > before and len(metrics_of(running)) == 2
+
+
+def metrics_of(running: Running) -> set[int]:
+    """Return the processes that have a gauge of the queue."""
+    environment = Path(f"/proc/{worker_of(running)}/environ").read_bytes().split(b"\0")
+    [folder] = [e.partition(b"=")[2] for e in environment if e.startswith(b"PROMETHEUS_MULTI")]
+    return {int(p.stem.split("_")[-1]) for p in Path(folder.decode()).glob("gauge_livesum_*")}
+
+
+def worker_of(running: Running) -> int:
+    lines = [x for x in running.lines if "listening" in str(x["message"])]
+    return int(str(lines[-1]["pid"]))
+
+
+def test_a_port_file_that_cannot_be_written_ends_all_workers(package: Path) -> None:
+    words = ("--workers", "2", "--port-file", "/nowhere/port", "--port", "0")
+    command = [sys.executable, "-m", "serve", str(package), *words]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1 and "Traceback" not in found.stderr
+    assert "/nowhere/port: the port cannot be written (No such file or directory)" in found.stderr
+
+
 def test_settings_come_from_flags_then_environment(package: Path, monkeypatch) -> None:
     from serve.settings import Settings
 

@@ -82,6 +82,18 @@ def test_openai_partial_answers(opened, model):
     assert body["data"][2]["embedding"] == pytest.approx(model.encode(["день"])[0].tolist())
     only = client.post("/v1/embeddings", json={"input": texts[1:2], "partial": True}).json()
     assert only["data"][0]["index"] == 0 and only["usage"]["total_tokens"] == 0
+    assert body["data"][1]["error"]["message"].startswith("text 1: 21 characters")
+
+
+def test_openai_partial_answers_where_nothing_is_cut(opened):
+    texts = ["мир", "день " * 100, "день"]
+    body = {"input": texts, "partial": True}
+    found = opened(auto_truncate=False).post("/v1/embeddings", json=body).json()["data"]
+    assert [d["object"] for d in found] == ["embedding", "error", "embedding"]
+    assert found[1]["error"] == {
+        "message": "text 1: more than 32 pieces: shorten it or let it be cut",
+        "code": 413,
+    }
 
 
 def test_openai_models(client):

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from rubert_lite.errors import ConfigError, InputError
 from train.checkpoint import read_metrics
 from train.labels import LabelHeads, LabelledTexts
+from train.masking import hide_pieces
 from train.tasks import Task
 
 from .test_sentence import SPEC, data_of, run
@@ -100,3 +101,29 @@ def test_a_weight_without_texts_is_refused(tmp_path):
     data = data_of(tmp_path)
     with pytest.raises(ConfigError, match=r"sentence\.labels is above 0"):
         run(tmp_path, data, tmp_path / "run", language=False, labels=1.0)
+
+
+def test_word_dropout_hides_a_share_of_the_pieces_and_never_the_first():
+    mask = torch.ones(200, 50, dtype=torch.bool)
+    mask[:, 40:] = False
+    generator = torch.Generator().manual_seed(7)
+    shown = hide_pieces(mask, 0.25, generator=generator)
+    assert shown[:, 0].all() and not shown[:, 40:].any()
+    assert float(shown[:, 1:40].float().mean()) == pytest.approx(0.75, abs=0.02)
+    assert not torch.equal(shown, hide_pieces(mask, 0.25, generator=generator))
+    state = generator.get_state()
+    assert hide_pieces(mask, 0.0, generator=generator) is mask
+    assert torch.equal(state, generator.get_state())
+
+
+def test_word_dropout_keeps_labels_from_being_learnt_by_heart(tmp_path):
+    data = data_of(tmp_path, valid_share=0.2)
+    texts = labelled(tmp_path)
+    found = []
+    for share in (0.0, 0.9):
+        out = tmp_path / f"run-{share}"
+        chosen = {"labels": 1.0, "word_dropout": share}
+        run(tmp_path, data, out, steps=40, language=False, labelled=texts, **chosen)
+        rows = read_metrics(out / "metrics.jsonl")
+        found.append([r["labels"] for r in rows if "labels" in r][-1])
+    assert found[1] > 1.5 * found[0]
