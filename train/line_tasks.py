@@ -8,7 +8,7 @@ from pathlib import Path
 from .batches import Texts
 from .checkpoint import write_checkpoint
 from .config import FinetuneConfig
-from .corpus import clean_text
+from .corpus_text import clean_text
 from .distil import distil
 from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source

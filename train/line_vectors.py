@@ -34,12 +34,17 @@ def pairs(line: Line) -> None:
         files = tuple(map(str, sorted(corpus.glob("train-*.txt"))))
         kinds.append(PairSource(_PLAIN, files, "as those texts", share=c.plain_share))
     held_out = expand(c.exclude, "sentence.exclude")
-    cleaning = PairCleaning(max_chars=c.max_chars, passages=c.passages)
+    # Pairs that are held out stand in no passage either, so the passages depend on their share.
+    shared = {"valid_share": c.valid_share} if c.passages else {}
+    cleaning = PairCleaning(
+        max_chars=c.max_chars, passages=c.passages, valid_share=shared.get("valid_share", 0.0)
+    )
     plain = {"plain": c.plain_share} if c.plain_teacher else {}
     stage = Stage(
         line.folder("05-pairs"),
-        c.model_dump(include={"sources", "max_chars", "passages"}) | plain,
+        c.model_dump(include={"sources", "max_chars", "passages"}) | plain | shared,
         {**inputs, "sentence.exclude": fingerprint_files(held_out)},
+        defaults=shared,
     )
 
     def work(out: Path) -> None:
