@@ -239,10 +239,6 @@ def _contradictions(config: LineConfig) -> list[str]:
                 f"distil.alignment = {distil.alignment!r} reads the teacher's pieces, of which a"
                 " lower-case vocabulary lacks all capitals: expected match"
             )
-    if config.vocabulary.min_char_count != 2 and config.vocabulary.method in ("map", "full"):
-        problems.append(
-            f"vocabulary.min_char_count is not read by method = {config.vocabulary.method!r}"
-        )
     start = config.student
     if "measured" in (start.initial_layers, start.cut):
         if not has_teacher or start.initial_rows not in ("fvt", "mean"):

@@ -77,7 +77,7 @@ def vocabulary(line: Line) -> None:
         elif v.method == "map":
             teacher = load_masked_lm(line.teacher, revision=revision or None)
             rows = output_rows(teacher)[1].detach().float().numpy()
-            spec, kept = map_dropped(base, counts, v.size, rows)
+            spec, kept = map_dropped(base, counts, v.size, rows, min_char_count=v.min_char_count)
         elif v.method == "train":
             like = lowercased(base) if v.lowercase else base
             spec = train_wordpiece(

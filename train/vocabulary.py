@@ -206,7 +206,12 @@ def _alphabet(tokenizer: Tokenizer, chars: Mapping[str, int], min_count: int) ->
 
 
 def map_dropped(
-    spec: Spec, counts: Ints, size: int, embeddings: NDArray[np.float32]
+    spec: Spec,
+    counts: Ints,
+    size: int,
+    embeddings: NDArray[np.float32],
+    *,
+    min_char_count: int = 2,
 ) -> tuple[Spec, list[int]]:
     """Keep `size` pieces and let every other one use the row of its nearest kept piece.
 
@@ -214,17 +219,17 @@ def map_dropped(
     2306.06625, map method "decoder"), no special one. The segmentation stays the teacher's. Returns
     the tokenizer and the kept ids.
     """
-    kept = choose_kept(spec, counts, size)
-    new_ids = np.zeros(len(embeddings), dtype=np.int64)
-    if len(embeddings) < len(pieces_by_id(spec)):
+    kept = choose_kept(spec, counts, size, min_char_count=min_char_count)
+    pieces = pieces_by_id(spec)
+    if len(embeddings) < len(pieces):
         raise InputError(
             f"vocabulary.method = 'map': the teacher has {len(embeddings)} rows, its tokenizer"
-            f" {len(pieces_by_id(spec))} pieces: do they belong together?"
+            f" {len(pieces)} pieces: do they belong together?"
         )
-    embeddings = embeddings[: len(pieces_by_id(spec))]  # rows may be padded to a round number
+    embeddings = embeddings[: len(pieces)]  # rows may be padded to a round number
+    new_ids = np.zeros(len(pieces), dtype=np.int64)
     rows = embeddings[kept]
     # No dropped piece means [PAD], whose row of zeros would beat all negative products.
-    pieces = pieces_by_id(spec)
     special = [new for new, old in enumerate(kept) if pieces[old] in SPECIAL_PIECES]
     for start in range(0, len(embeddings), 4096):
         products = embeddings[start : start + 4096] @ rows.T

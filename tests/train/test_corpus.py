@@ -16,7 +16,7 @@ from rubert_lite.errors import InputError
 from train.corpus import Cleaning, Source, build_corpus
 from train.corpus_text import clean_text, split_text, text_hash
 from train.held_out import HeldOut
-from train.reading import read_records, read_texts
+from train.reading import read_records, read_texts, read_whole
 
 TEXTS = ["Съешь ещё этих мягких булок", "да выпей чаю", "й и Ё"]
 
@@ -236,6 +236,32 @@ def test_a_held_out_file_without_texts_is_refused(tmp_path):
     path.write_text('{"label": 1}\n')
     with pytest.raises(InputError, match=r"dev\.jsonl: no text in it"):
         HeldOut([str(path)])
+
+
+def test_zst_that_ends_too_soon_is_told_and_frames_follow_each_other(tmp_path):
+    lines = "".join(f"строка {i * i}\n" for i in range(20_000)).encode()
+    whole = zstandard.compress(lines)
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(whole + whole)
+    assert sum(1 for _ in read_texts(path)) == 40_000
+    for data, said in (
+        (whole[: len(whole) // 2], "end before their end mark"),
+        (whole[:2000] + b"garbage" * 20 + whole[2200:], "unreadable from here on"),
+    ):
+        path.write_bytes(data)
+        last = list(read_texts(path))[-1]
+        assert last.text is None and said in last.problem
+
+
+def test_a_broken_gz_is_told(tmp_path):
+    lines = "".join(f"строка {i * i}\n" for i in range(20_000)).encode()
+    data = bytearray(gzip.compress(lines))
+    data[20_000:20_050] = bytes(50)
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(data)
+    assert "unreadable from here on" in list(read_texts(path))[-1].problem
+    with pytest.raises(InputError, match=r"a\.txt\.gz"):
+        read_whole(path)
 
 
 def test_cutting_takes_time_in_proportion_to_the_text():
