@@ -83,12 +83,12 @@ def _export(arguments: argparse.Namespace) -> str:
 
 
 def _as_checkpoint(given: Path, folder: Path) -> Path:
-    """Return the checkpoint that was named; a package without weights is unpacked into `folder`."""
+    """Return the checkpoint that was named; a package is unpacked into `folder`."""
     from .unpack import unpack
 
     if not given.exists():
         given = available_models().get(str(given), given)
-    if (given / "model.safetensors").is_file() or not (given / MANIFEST).is_file():
+    if not (given / MANIFEST).is_file():
         return given
     folder.mkdir()
     unpack(ModelPackage.open(given), folder)

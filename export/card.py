@@ -37,6 +37,8 @@ def write_card(
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
+UNKNOWN = "unknown"  # in a lineage: a teacher of which nothing is recorded
+
 # As the hub names tasks, and how to call a model of each.
 _TAGS = {
     "embedding": "sentence-similarity",
@@ -93,9 +95,14 @@ def _introduction(manifest: Manifest, training: Mapping[str, Any]) -> list[str]:
             " meaning of whole sentences: its vectors follow words and style. Use it to try the"
             " package and to fine-tune, not for semantic search.",
         ]
-    # Said only of a teacher that is known.
-    if training.get("teacher") and "rubert" not in manifest.teacher.casefold():
-        lines += ["", "No RuBERT weights were used."]
+    if training.get("weights"):
+        lines += ["", f"Weights: {training['weights']}."]
+    lineage = training.get("lineage")
+    if isinstance(lineage, list):
+        known = [str(name).casefold() for name in lineage]
+        # Said only where all that taught it is known, and what taught that.
+        if UNKNOWN not in known and not any("rubert" in name for name in known):
+            lines += ["", "No RuBERT weights were used."]
     return lines
 
 

@@ -27,6 +27,7 @@ from .parity import (
 from .portable import export_portable, write_for_others
 from .remap import write_table
 from .sample import TEXTS
+from .training import read_training
 from .weights import AXES, Weights, read_config, read_json, read_weights
 
 FAST = ("int8", "fp32", "int8-turbo", "int8-static", "int4", "int4-static", "fp16")
@@ -101,6 +102,8 @@ def export(
                 shutil.copyfile(checkpoint / AXES, folder / AXES)
         if {"portable", "safetensors"} & set(variants):
             write_for_others(checkpoint, folder, manifest, axes=weights.axes)
+        if (checkpoint / "vocabulary.json").is_file() and {"safetensors", "table"} & set(variants):
+            shutil.copyfile(checkpoint / "vocabulary.json", folder / "vocabulary.json")
         if "table" in variants:
             write_table(checkpoint, folder / "vocab.tsv")
         if (checkpoint / "LICENSE").is_file():
@@ -146,29 +149,6 @@ def _sample(cases: Sequence[Case]) -> list[dict[str, Any]]:
         ids = (*case.ids[:2], case.ids[-1])
         chosen.append(Case(case.name, ids, (0,) * len(ids)))
     return [case.feeds() for case in chosen]
-
-
-def read_training(checkpoint: Path) -> dict[str, Any]:
-    """Read training.json, {} where there is none; InputError unless it says what a card needs."""
-    path = checkpoint / "training.json"
-    if not path.is_file():
-        return {}
-    found = read_json(path)
-    kinds: dict[str, type] = {"teacher": str, "license": str, "corpora": list, "metrics": dict}
-    problems = [
-        f"{key} is no {kind.__name__}"
-        for key, kind in kinds.items()
-        if not isinstance(found.get(key, kind()), kind)
-    ]
-    if not problems:
-        wanted = {"name": str, "license": str, "texts": int}
-        for corpus in found.get("corpora", []):
-            ok = isinstance(corpus, dict)
-            if not ok or any(type(corpus.get(k)) is not t for k, t in wanted.items()):
-                problems.append(f"corpus {corpus!r}: expected name, license and number of texts")
-    if problems:
-        raise InputError(f"{path}: {'; '.join(problems)}")
-    return found
 
 
 def _describe(

@@ -12,6 +12,7 @@ from rubert_lite.errors import InputError
 from rubert_lite.package import staged
 from rubert_lite.wordpiece import check_tokenizer, prune_tokenizer
 
+from .training import read_training
 from .weights import AXES, read_config, read_json, read_tensors
 
 _ROWS = ("word_embeddings.weight", "vocab_projector.weight", "predictions.decoder.weight")
@@ -56,16 +57,26 @@ def trim(checkpoint: Path, kept: Sequence[int], out: Path, *, replace: bool = Fa
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, folder / name)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        training = read_training(checkpoint)
+        if training:  # what it says of size is no longer so
+            training |= {"parameters": sum(v.size for v in tensors.values()), "pieces": len(kept)}
+            files["training.json"] = training
         for name, data in files.items():
             text = json.dumps(data, ensure_ascii=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
 def _teacher_ids(checkpoint: Path, size: int) -> list[int]:
-    """Return the teacher id of each id: its own, unless vocabulary.json says another."""
+    """Return the teacher id of each id by vocabulary.json.
+
+    Without one: its own id for a vocabulary that is whole, -1 (none known) for any other.
+    """
     path = checkpoint / "vocabulary.json"
     if not path.is_file():
-        return list(range(size))
+        config = read_training(checkpoint).get("config")
+        made = config.get("vocabulary") if isinstance(config, dict) else None
+        method = made.get("method", "full") if isinstance(made, dict) else "full"
+        return list(range(size)) if method == "full" else [-1] * size
     found = read_json(path).get("teacher_ids")
     if not isinstance(found, list) or len(found) < size or any(type(i) is not int for i in found):
         raise InputError(f"{path}: teacher_ids: expected {size} ids, -1 where there is none")

@@ -26,26 +26,38 @@ from .weights import AXES, Affine, Array, Layer, name_tensors, read_config
 _SOURCES = ("fp32", "int8", "int8-turbo", "int8-static", "int4", "int4-static")
 
 
+_WEIGHTS = "model.safetensors"
+_EXTRAS = ("LICENSE", "vocabulary.json")
+
+
 def unpack(package: ModelPackage, out: Path) -> None:
-    """Write a checkpoint into the empty folder `out`.
+    """Write a checkpoint into the empty folder `out`, by its weights or else by its best graph.
 
     Raises InputError for a package that has neither weights nor a graph they can be read from.
     """
     manifest = package.manifest
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copyfile(package.file(name), out / name)
-    (out / "training.json").write_text(
-        json.dumps(dict(manifest.provenance), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
+    for name in ("config.json", "tokenizer.json", *_EXTRAS):
+        if name in manifest.files or name not in _EXTRAS:
+            shutil.copyfile(package.file(name), out / name)
+    training = dict(manifest.provenance)
     variant = next((v for v in _SOURCES if v in manifest.variants), None)
-    if variant is None:
+    if variant is not None:
+        graph = onnx.load_model_from_string(package.file(manifest.variants[variant]).read_bytes())
+        values = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+        _write(values, out, manifest)
+    elif _WEIGHTS not in manifest.files or manifest.labels:  # a head is in graphs alone
         raise InputError(
             f"{package.path}: variants {', '.join(manifest.variants)}: weights can be read from"
             f" {', '.join(_SOURCES)}"
         )
-    graph = onnx.load_model_from_string(package.file(manifest.variants[variant]).read_bytes())
-    values = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
-    _write(values, out, manifest)
+    if _WEIGHTS in manifest.files:  # as they were trained
+        for name in (_WEIGHTS, AXES):
+            if name in manifest.files:
+                shutil.copyfile(package.file(name), out / name)
+    elif variant != "fp32":
+        training["weights"] = f"read from the graph {variant} of {manifest.name}, rounded as it is"
+    text = json.dumps(training, ensure_ascii=False, indent=1) + "\n"
+    (out / "training.json").write_text(text, encoding="utf-8")
 
 
 def _write(values: Mapping[str, NDArray[np.generic]], out: Path, manifest: Manifest) -> None:
@@ -65,7 +77,7 @@ def _write(values: Mapping[str, NDArray[np.generic]], out: Path, manifest: Manif
         norm=_norm(values, "embeddings.norm"),
         layers=layers,
     )
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, out / _WEIGHTS, metadata={"format": "pt"})
     if "axes" in values:
         axes = np.ascontiguousarray(values["axes"].T)
         save_file({"weight": axes}, out / AXES)

@@ -2,11 +2,12 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rubert_lite.errors import RubertLiteError
+from rubert_lite.errors import ConfigError, RubertLiteError
 
 from .config import load_config
 
@@ -108,8 +109,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             names = list(STAGES)
             if arguments.until:
                 names = names[: names.index(arguments.until) + 1]
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                [
+                    "started as several processes: a stage is made by one; to train on several"
+                    " GPUs call train.distil.distil or train.sentence.distil_sentences from a"
+                    " script of your own"
+                ]
+            )
         run_line(line, names)
     except RubertLiteError as error:
+        print(f"rubert-lite train: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # such as a full disk
         print(f"rubert-lite train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

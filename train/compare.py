@@ -144,7 +144,7 @@ def _identity(config: CompareConfig, student: ComparedStudent, task: ComparedTas
     parts: dict[str, Any] = {
         "line": _followed(line),
         "task": task.tuning(given=True),
-        "data": fingerprint_files([task.train, task.dev]),
+        "data": fingerprint_files([task.train, task.dev], whole=True),
         "version": __version__,
     }
     if student.tuning:

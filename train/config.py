@@ -228,6 +228,17 @@ def _contradictions(config: LineConfig) -> list[str]:
             problems.append(
                 "distil.hidden_at = 'words' without a weight: set hidden or contrastive"
             )
+    if distil.alignment.startswith("reduce"):
+        if distil.mask_teacher:
+            problems.append(
+                f"distil.mask_teacher with alignment = {distil.alignment!r}: the student's side"
+                " would not be masked: only match, match-string and plain mask both"
+            )
+        if config.vocabulary.lowercase:
+            problems.append(
+                f"distil.alignment = {distil.alignment!r} reads the teacher's pieces, of which a"
+                " lower-case vocabulary lacks all capitals: expected match"
+            )
     start = config.student
     if "measured" in (start.initial_layers, start.cut):
         if not has_teacher or start.initial_rows not in ("fvt", "mean"):

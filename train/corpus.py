@@ -9,26 +9,21 @@ wherever it is run.
 import glob
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
 from rubert_lite.errors import InputError
-from rubert_lite.normalize import normalize_text
 
-from .reading import read_records, read_texts
+from .corpus_text import clean_text, is_valid, split_text, text_hash
+from .held_out import HeldOut
+from .reading import read_texts
 
 logger = logging.getLogger(__name__)
-
-_EXCLUDED = -1  # in place of a source's number
-_SPACE = re.compile(r"\s+")
-_SENTENCE_END = re.compile(r"[.!?…]+[»\")\]]*\s")
 
 
 @dataclass(frozen=True)
@@ -77,8 +72,8 @@ def build_corpus(
 ) -> list[SourceReport]:
     """Write `out/train-NNN.txt`, `out/valid.txt` (one text a line) and `out/corpus.json`.
 
-    No text that stands in the files `exclude` (lines, or any string of a jsonl record) is written:
-    what models are scored on stays unseen.
+    No text that stands in the files `exclude`, or has a long sentence of theirs, is written (see
+    `HeldOut`): what models are scored on stays unseen.
     Raises InputError when nothing is left or a source has more broken lines than
     `max_broken_share`.
     """
@@ -87,11 +82,9 @@ def build_corpus(
         paths = [Path(folder) / f"{i:03d}" for i in range(cleaning.buckets)]
         files = [p.open("w", encoding="utf-8") for p in paths]
         try:
-            for text in _strings(exclude):
-                for part in split_text(clean_text(text), max_chars=cleaning.max_chars):
-                    _put(files, _EXCLUDED, part)
+            held_out = HeldOut(exclude)
             for index, (source, report) in enumerate(zip(sources, reports, strict=True)):
-                _scatter(source, index, report, files, cleaning=cleaning)
+                _scatter(source, index, report, files, held_out, cleaning=cleaning)
         finally:
             for file in files:
                 file.close()
@@ -119,6 +112,7 @@ def _scatter(
     index: int,
     report: SourceReport,
     files: Sequence[IO[str]],
+    held_out: HeldOut,
     *,
     cleaning: Cleaning,
 ) -> None:
@@ -137,6 +131,9 @@ def _scatter(
                     report.texts += 1
                     if len(text) < cleaning.min_chars:
                         report.too_short += 1
+                        continue
+                    if text in held_out:
+                        report.excluded += 1
                         continue
                     _put(files, index, text)
     share = report.broken / max(report.lines, 1)
@@ -161,15 +158,6 @@ def _put(files: Sequence[IO[str]], index: int, text: str) -> None:
     files[key % len(files)].write(f"{key:016x}\t{index}\t{text}\n")
 
 
-def _strings(paths: Sequence[str]) -> Iterator[str]:
-    for path in paths:
-        if ".jsonl" in Path(path).suffixes:
-            for _, record in read_records(Path(path)):
-                yield from (v for v in record.values() if isinstance(v, str))
-        else:
-            yield from (line.text for line in read_texts(path) if line.text is not None)
-
-
 def _note_broken(report: SourceReport, place: str) -> None:
     report.broken += 1
     if len(report.broken_places) < 10:
@@ -183,17 +171,10 @@ def _gather(
     with (out / "valid.txt").open("w", encoding="utf-8") as valid:
         for number, path in enumerate(tqdm(paths, desc="deduplicate", unit="bucket", disable=None)):
             seen: set[str] = set()
-            excluded: set[str] = set()  # these come first in every bucket
             with (out / f"train-{number:03d}.txt").open("w", encoding="utf-8") as train:
                 for line in _records(path):
                     key, index, text = line
-                    if index == _EXCLUDED:
-                        excluded.add(text)
-                        continue
                     report = reports[index]
-                    if text in excluded:
-                        report.excluded += 1
-                        continue
                     # The hash orders and splits; equality is decided by the text itself.
                     if text in seen:
                         report.duplicates += 1
@@ -211,35 +192,3 @@ def _records(path: Path) -> Iterator[tuple[int, int, str]]:
         for line in file:
             key, index, text = line.rstrip("\n").split("\t", 2)
             yield int(key, 16), int(index), text
-
-
-def text_hash(text: str) -> int:
-    """Hash a text to 64 bits, the same on every machine (BLAKE2b)."""
-    return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
-
-
-def is_valid(key: int, share: float) -> bool:
-    """Tell whether the text with this hash belongs to the validation split."""
-    # The low bits choose the bucket, so the high ones must choose the split.
-    return (key >> 32) < share * 2**32
-
-
-def clean_text(text: str) -> str:
-    """Apply the text contract and make every run of white space one space."""
-    return _SPACE.sub(" ", normalize_text(text)).strip()
-
-
-def split_text(text: str, *, max_chars: int) -> list[str]:
-    """Cut a text longer than `max_chars` after a sentence, else after a word, else anywhere.
-
-    Cutting the text, not its tokens, keeps teacher and student on the same characters.
-    """
-    parts = []
-    while len(text) > max_chars:
-        window = text[: max_chars + 1]
-        ends = [m.end() for m in _SENTENCE_END.finditer(window)]
-        cut = ends[-1] if ends and ends[-1] > max_chars // 3 else window.rfind(" ") + 1
-        cut = min(cut, max_chars) if cut > 0 else max_chars
-        parts.append(text[:cut].strip())
-        text = text[cut:].lstrip()
-    return [*parts, text] if text else parts

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from .probes import Bitext, probe, probe_words, recall, recall_by_length, robust
 from .results import detail_table, insert, main_table, neighbour_table, plot_plane, write_json
 from .section import Section, load_section
 from .speed import milliseconds
+from .stage import fingerprint_files
 from .systems import System, SystemConfig
 from .tables import read_rows
 from .tasks import Task
@@ -28,6 +30,7 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 _FIRST = "properties"
+_ASKED = "asked"  # cell -> what it answers
 _SPEED_TEXTS = 1000
 
 
@@ -109,14 +112,18 @@ def evaluate(config: EvaluationConfig, *, force: bool = False) -> dict[str, Any]
         logger.warning("%s: no %s: its cells stay as they are", absent.name, absent.missing)
     work = list(_cells(config))
     bar = tqdm(total=len(work), desc="evaluate", unit="cell", disable=None)
-    for system, name, cell in work:
+    for system, name, question, cell in work:
         bar.set_postfix_str(f"{system.config.name}: {name}")
         kept = results.setdefault(system.config.name, {})
         if name == _FIRST and (force or kept.get("fingerprint") != system.fingerprint):
             kept = results[system.config.name] = {"fingerprint": system.fingerprint}
-        if name not in kept:
+        asked = kept.setdefault(_ASKED, {})
+        # Results from before questions were noted count as answers to these.
+        if force or name not in kept or asked.get(name, question) != question:
             kept[name] = _short(cell(system))
+            asked[name] = question
             write_json(path, results)
+        asked.setdefault(name, question)
         bar.update()
     bar.close()
     _measure_speed(config, results)
@@ -153,16 +160,25 @@ def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:
 
 def _cells(
     config: EvaluationConfig,
-) -> Iterator[tuple[System, str, Callable[[System], Mapping[str, Any]]]]:
+) -> Iterator[tuple[System, str, str, Callable[[System], Mapping[str, Any]]]]:
+    """Yield each system with the names of its cells, what they ask, and how it is answered."""
+    tasks = [(t, _question(t.model_dump(), t.train, t.dev)) for t in config.tasks]
+    searches = [(r, _question(r.model_dump(), r.file)) for r in config.retrieval]
     for settings in config.systems:
         system = System(settings)
         if settings.missing:
             continue
-        yield system, _FIRST, System.properties
-        for t in config.tasks:
-            yield system, t.name, partial(_probe, Task(**t.model_dump()))
-        for r in config.retrieval:
-            yield system, r.name, partial(_retrieve, r)
+        yield system, _FIRST, "", System.properties
+        for t, question in tasks:
+            yield system, t.name, question, partial(_probe, Task(**t.model_dump()))
+        for r, question in searches:
+            yield system, r.name, question, partial(_retrieve, r)
+
+
+def _question(settings: Mapping[str, Any], *files: str) -> str:
+    """Identify what a cell asks: its settings and the texts and labels of its files."""
+    whole = fingerprint_files([f for f in files if f], whole=True)
+    return sha256(json.dumps([settings, whole], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _probe(task: Task, system: System) -> dict[str, float]:

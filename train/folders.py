@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rubert_lite.package import MANIFEST
+
 from .config import LineConfig, load_config
 from .stage import fingerprint_files, fingerprint_stage
 
@@ -39,11 +41,13 @@ class Line:
         return Line(load_config(Path(self.config.teacher.config)), self.force)
 
 
-def fingerprint_source(source: str) -> str:
-    """Identify a model: a folder by its files, a hub id by its name."""
+def fingerprint_source(source: str, revision: str = "") -> str:
+    """Identify a model: a folder by its files, a hub id by its name and revision."""
     folder = Path(source)
     if not source or not folder.is_dir():
-        return source
+        return f"{source}@{revision}" if source and revision else source
     if (folder / "stage.json").is_file():
         return fingerprint_stage(folder)
-    return fingerprint_files(str(p) for p in sorted(folder.iterdir()) if p.is_file())
+    files = [str(p) for p in sorted(folder.iterdir()) if p.is_file()]
+    # The manifest of a package has the hashes of its files.
+    return fingerprint_files(files, whole=not (folder / MANIFEST).is_file())

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from rubert_lite.errors import InputError
 
 from .batches import pad_ids
+from .held_out import HeldOut
 from .labels import read_allowed
-from .pairs import held_out_hashes
 from .sentence_losses import grade_order
 from .tasks import Task
 
@@ -63,7 +63,7 @@ class GradedPairs:
         """
         tokenizer.enable_truncation(max_length)
         tokenizer.no_padding()
-        held_out = held_out_hashes(exclude)
+        held_out = HeldOut(exclude)
         texts: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         grades: list[float] = []
         numbers: list[int] = []

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .batches import gather
-from .corpus import is_valid, text_hash
+from .corpus_text import is_valid, text_hash
 from .noise import add_typos, drop_punctuation
 from .pairs import read_lines
 from .vectors import Targets

@@ -101,6 +101,10 @@ def _classes(path: Path, keys: Keys) -> Iterator[tuple[str, str | None, str]]:
             if not isinstance(record[key], str):
                 kind = type(record[key]).__name__
                 raise InputError(f"{place}: {key!r} is a {kind}, expected a string")
+        if not isinstance(record[keys.label], str | int) or record[keys.label] == "":
+            raise InputError(
+                f"{place}: label {record[keys.label]!r}: expected a string or a whole number"
+            )
         pair = record[keys.pair] if keys.pair else None
         yield record[keys.text], pair, str(record[keys.label])
 
@@ -160,7 +164,9 @@ def _tagged(place: str, record: Mapping[str, Any]) -> Tagged:
 
 def _from_tags(place: str, record: Mapping[str, Any]) -> Tagged:
     _need(place, record, ("tokens", "tags"))
-    tokens, tags = record["tokens"], record["tags"]
+    tokens, tags = record["tokens"], record.get("tags")
+    if not isinstance(tokens, list) or not isinstance(tags, list):
+        raise InputError(f"{place}: tokens and tags: expected two lists of strings")
     if len(tokens) != len(tags):
         raise InputError(f"{place}: {len(tokens)} tokens and {len(tags)} tags")
     found: list[tuple[int, int, str]] = []

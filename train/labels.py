@@ -5,7 +5,7 @@ Each task has a linear head on the unit vector; the heads are thrown away after 
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from rubert_lite.errors import InputError
 
 from .batches import pad_ids
-from .corpus import clean_text, text_hash
-from .pairs import held_out_hashes
+from .held_out import HeldOut
 from .tasks import Records, Task, read_task
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class LabelledTexts:
         """
         tokenizer.enable_truncation(max_length)
         tokenizer.no_padding()
-        held_out = held_out_hashes(exclude)
+        held_out = HeldOut(exclude)
         texts: list[NDArray[np.int32]] = []
         classes: list[int] = []
         ends: list[int] = []
@@ -101,16 +100,16 @@ class LabelledTexts:
         return LabelBatch(ids, mask, torch.from_numpy(self.classes[indices]))
 
 
-def read_allowed(task: Task, held_out: Collection[int]) -> Records:
+def read_allowed(task: Task, held_out: HeldOut) -> Records:
     """Read the training file of a task without the records that have a held-out text.
 
-    `held_out`: see `held_out_hashes`. Raises InputError where nothing is left.
+    Raises InputError where nothing is left.
     """
     records = read_task(task.train, task, limit=task.limit)
     kept = [
         i
         for i, texts in enumerate(zip(*records.texts, strict=True))
-        if not any(text_hash(clean_text(t).lower()) in held_out for t in texts)
+        if not any(t in held_out for t in texts)
     ]
     if not kept:
         raise InputError(f"{task.train}: every record has a text of a held-out file")

@@ -24,7 +24,7 @@ from .labels import LabelledTexts
 from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
 from .line_vectors import open_targets
 from .loop import Schedule
-from .provenance import add_sentence_stage, provenance, read_training
+from .provenance import add_sentence_stage, provenance, read_training, trained_length
 from .recipe import Recipe
 from .report import plot_run
 from .sentence import distil_sentences
@@ -54,7 +54,7 @@ def train_student(line: Line) -> None:
         {"student": c.student.model_dump(), "distil": c.distil.model_dump()},
         {
             "shards": fingerprint_stage(line.folder("03-shards")),
-            "teacher": fingerprint_source(line.teacher),
+            "teacher": fingerprint_source(line.teacher, c.teacher.revision),
         },
         resumable=True,
         defaults={"student": StudentConfig.defaults(), "distil": DistilConfig.defaults()},
@@ -75,7 +75,6 @@ def train_student(line: Line) -> None:
         write_checkpoint(out, student, folder, provenance=provenance(line, result, student))
         if c.distil.steps:
             plot_run(out / "metrics.jsonl", out / "loss.png")
-            shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
 
@@ -94,9 +93,9 @@ def train_sentence(line: Line) -> None:
     if c.language:
         inputs["shards"] = fingerprint_stage(line.folder("03-shards"))
         if c.language_teacher:
-            inputs["teacher"] = fingerprint_source(line.teacher)
+            inputs["teacher"] = fingerprint_source(line.teacher, line.config.teacher.revision)
     if c.tasks:
-        inputs["tasks"] = fingerprint_files([t.train for t in c.tasks])
+        inputs["tasks"] = fingerprint_files([t.train for t in c.tasks], whole=True)
     elsewhere = {"teacher", "teacher_name", "plain_teacher", "plain_share", "sources", "exclude"}
     elsewhere |= {"source", "directory", "items", "cache"}
     settings = c.model_dump(exclude=elsewhere)
@@ -117,6 +116,9 @@ def train_sentence(line: Line) -> None:
         values = c.model_dump() | {"prefixes": tuple(c.prefixes)}
         sources = _sentence_sources(line, c, tokenizer)
         spoken = c.language and c.language_teacher
+        teacher = load_teacher(line) if spoken else None
+        if teacher is not None:
+            _comparable_states(line, student, teacher)
         if c.source and c.projection == "rotation":
             _keep_space(source, out, (targets.width, hidden_size(student)))
         items = Items.open(data, "train", targets, pad_id=pad_id)
@@ -125,7 +127,7 @@ def train_sentence(line: Line) -> None:
             mix_weights(trained, _learns_on(line, source), c.start_share)
 
         result = distil_sentences(
-            join_models(line, student, load_teacher(line) if spoken else None),
+            join_models(line, student, teacher),
             items,
             Items.open(data, "valid", targets, pad_id=pad_id),
             sources,
@@ -138,14 +140,29 @@ def train_sentence(line: Line) -> None:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items
             result |= write_axes(student, texts, items, out, seed=c.seed)
-        repeat_positions(student, max(c.max_length, line.config.shards.max_length))
         training = read_training(source)
+        length = trained_length(line, training, source)
+        repeat_positions(student, length)
+        training["trained_length"] = length
         add_sentence_stage(line, training, result, sources)
         write_checkpoint(out, student, source, provenance=training)
         plot_run(out / "metrics.jsonl", out / "loss.png")
-        shutil.rmtree(out / "state")
 
     run_stage(stage, work, force=line.force)
+
+
+def _comparable_states(line: Line, student: torch.nn.Module, teacher: torch.nn.Module) -> None:
+    """Refuse to compare states of unlike widths: only the distillation stage maps them."""
+    c = line.config.distil
+    widths = hidden_size(student), hidden_size(teacher)
+    if (c.hidden or c.contrastive) and widths[0] != widths[1]:
+        raise ConfigError(
+            [
+                f"sentence.language with distil.hidden or distil.contrastive: the student is"
+                f" {widths[0]} wide, its teacher {widths[1]}: set both to 0 for the sentence stage,"
+                " or sentence.language_teacher = false"
+            ]
+        )
 
 
 def _learns_on(line: Line, source: Path) -> torch.nn.Module:

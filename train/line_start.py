@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rubert_lite.errors import InputError
+from rubert_lite.errors import ConfigError, InputError
 
 from .batches import Texts, plan_epoch
 from .config import StudentConfig
@@ -67,6 +67,14 @@ def start_student(line: Line, teacher: torch.nn.Module | None, *, resumed: bool)
     if resumed:
         return student
     if teacher is not None:
+        rows, pieces = len(output_rows(teacher)[1]), max(base["model"]["vocab"].values()) + 1
+        if rows < pieces:
+            raise ConfigError(
+                [
+                    f"vocabulary.tokenizer: {pieces} pieces, the teacher has rows for {rows}:"
+                    " expected its own tokenizer"
+                ]
+            )
         links = link(base, own, kept)
         layers, cut = _measure(line, teacher, links)
         initialise(

@@ -8,7 +8,7 @@ from pathlib import Path
 from .batches import Texts
 from .checkpoint import write_checkpoint
 from .config import FinetuneConfig
-from .corpus import clean_text
+from .corpus_text import clean_text
 from .distil import distil
 from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
@@ -35,7 +35,7 @@ def finetune_head(line: Line) -> None:
         c.model_dump(),
         {
             "student": fingerprint_source(str(source)) if c.source else fingerprint_stage(own),
-            "data": fingerprint_files([c.train, c.dev]),
+            "data": fingerprint_files([c.train, c.dev], whole=True),
             "soft": fingerprint_source(c.soft),
         },
     )
@@ -74,7 +74,7 @@ def learn_task_words(
         {
             "student": fingerprint_stage(source),
             "teacher": fingerprint_source(str(teacher)),
-            "data": fingerprint_files([task.train]),
+            "data": fingerprint_files([task.train], whole=True),
         },
         resumable=True,
         defaults={"distil": c.defaults()},
@@ -106,7 +106,7 @@ def learn_task_words(
         )
         training = read_training(source)
         training["metrics"] = {**training["metrics"], f"{task.name} words": result}
-        for place in (texts, shards, out / "state"):
+        for place in (texts, shards):
             shutil.rmtree(place)
         write_checkpoint(out, student, vocabulary, provenance=training)
 

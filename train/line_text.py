@@ -50,26 +50,34 @@ def vocabulary(line: Line) -> None:
     """Run the vocabulary stage."""
     v = line.config.vocabulary
     source = v.tokenizer or line.teacher
+    revision = "" if v.tokenizer else line.config.teacher.revision
     stage = Stage(
         line.folder("02-vocabulary"),
         v.model_dump(),
         {
             "corpus": fingerprint_stage(line.folder("01-corpus")),
-            "teacher": fingerprint_source(source),
+            "teacher": fingerprint_source(source, revision),
         },
     )
 
     def work(out: Path) -> None:
         texts = line.folder("01-corpus")
-        base = read_tokenizer(source) if source else bert_tokenizer_spec(SPECIAL_PIECES)
+        base = (
+            read_tokenizer(source, revision=revision)
+            if source
+            else bert_tokenizer_spec(SPECIAL_PIECES)
+        )
         counts, chars = count_pieces(base, corpus_texts(texts))
         sizes = [*v.report_sizes, v.size] if v.method == "prune" else []
-        pruned = {size: prune(base, counts, size) for size in sizes}
+        pruned = {
+            size: prune(base, counts, size, min_char_count=v.min_char_count) for size in sizes
+        }
         if v.method == "prune":
             spec, kept = pruned[v.size]
         elif v.method == "map":
-            rows = output_rows(load_masked_lm(line.teacher))[1].detach().float().numpy()
-            spec, kept = map_dropped(base, counts, v.size, rows)
+            teacher = load_masked_lm(line.teacher, revision=revision or None)
+            rows = output_rows(teacher)[1].detach().float().numpy()
+            spec, kept = map_dropped(base, counts, v.size, rows, min_char_count=v.min_char_count)
         elif v.method == "train":
             like = lowercased(base) if v.lowercase else base
             spec = train_wordpiece(

@@ -14,7 +14,7 @@ from .items import Reading, write_items
 from .pairs import PairCleaning, PairSource, write_pairs
 from .sentence_config import SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .vectors import Targets, VectorCache, read_texts_of
+from .vectors import Targets, VectorCache, hashes, read_texts_of
 
 _PLAIN = "texts of the corpus"  # the name of the source that the second teacher reads
 
@@ -34,12 +34,17 @@ def pairs(line: Line) -> None:
         files = tuple(map(str, sorted(corpus.glob("train-*.txt"))))
         kinds.append(PairSource(_PLAIN, files, "as those texts", share=c.plain_share))
     held_out = expand(c.exclude, "sentence.exclude")
-    cleaning = PairCleaning(max_chars=c.max_chars, passages=c.passages)
+    # Pairs that are held out stand in no passage either, so the passages depend on their share.
+    shared = {"valid_share": c.valid_share} if c.passages else {}
+    cleaning = PairCleaning(
+        max_chars=c.max_chars, passages=c.passages, valid_share=shared.get("valid_share", 0.0)
+    )
     plain = {"plain": c.plain_share} if c.plain_teacher else {}
     stage = Stage(
         line.folder("05-pairs"),
-        c.model_dump(include={"sources", "max_chars", "passages"}) | plain,
+        c.model_dump(include={"sources", "max_chars", "passages"}) | plain | shared,
         {**inputs, "sentence.exclude": fingerprint_files(held_out)},
+        defaults=shared,
     )
 
     def work(out: Path) -> None:
@@ -68,12 +73,12 @@ def vectors(line: Line) -> None:
         sources = np.load(folder / "sources.npy")
         # The plain texts are the last source, if there are any.
         plain = sources == len(c.sources)
-        rows = np.empty(len(sources), dtype=np.int64)
+        keys = np.empty(len(sources), dtype=np.uint64)
         for own, (teacher, revision, cache) in zip((~plain, plain), _teachers(c), strict=False):
             encode = open_encoder(teacher, revision=revision)
             cache.fill(read_texts_of(folder, own), encode, total=int(own.sum()))
-            rows[own] = cache.rows_of(read_texts_of(folder, own))
-        np.save(out / "rows.npy", rows)
+            keys[own] = hashes(read_texts_of(folder, own))
+        np.save(out / "keys.npy", keys)
         np.save(out / "teachers.npy", plain.astype(np.uint8))
         _targets(c, out)  # refuses teachers of different widths here
 
@@ -99,8 +104,16 @@ def open_targets(line: Line) -> Targets:
 
 
 def _targets(c: SentenceConfig, folder: Path) -> Targets:
-    rows, teachers = np.load(folder / "rows.npy"), np.load(folder / "teachers.npy")
-    return Targets(tuple(cache for _, _, cache in _teachers(c)), rows, teachers)
+    caches = tuple(cache for _, _, cache in _teachers(c))
+    teachers = np.load(folder / "teachers.npy")
+    if not (folder / "keys.npy").is_file():  # made before: it has rows of the cache as it was then
+        return Targets(caches, np.load(folder / "rows.npy"), teachers)
+    # Rows are found anew: other lines share the cache, and may have made it anew.
+    keys = np.load(folder / "keys.npy")
+    rows = np.full(len(keys), -1, dtype=np.int64)
+    for number, cache in enumerate(caches):
+        rows[teachers == number] = cache.rows(keys[teachers == number])
+    return Targets(caches, rows, teachers)
 
 
 def items(line: Line) -> None:

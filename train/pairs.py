@@ -6,7 +6,7 @@ Parallel text gives two sides; plain text gives the same text twice.
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from rubert_lite.errors import InputError
 
-from .corpus import clean_text, expand, is_valid, text_hash
-from .reading import read_records, read_texts
+from .corpus import expand
+from .corpus_text import clean_text, is_valid, text_hash
+from .held_out import HeldOut
 from .tables import read_rows
 
 
@@ -54,6 +55,7 @@ class PairCleaning:
     max_broken_share: float = 0.01
     # Besides: passages of joined pairs, as many as this share of the pairs. Their texts are long.
     passages: float = 0.0
+    valid_share: float = 0.0  # of the pairs that are held out later: in no passage
     seed: int = 42
 
 
@@ -87,17 +89,17 @@ def read_pairs(
 ) -> Iterator[TextPair]:
     """Yield cleaned pairs, each once, and count in the report of each source.
 
-    No pair of which a side stands in the files `exclude` (lines, tab-separated cells or strings of
-    records) comes out. Raises InputError when a source has too many broken lines, or none is left.
+    No pair of which a side stands in the files `exclude`, or has a long sentence of theirs, comes
+    out (see `HeldOut`). Raises InputError when a source has too many broken lines, or none is left.
     """
-    held_out = held_out_hashes(exclude)
+    held_out = HeldOut(exclude)
     seen: set[int] = set()
     for index, (source, report) in enumerate(zip(sources, reports, strict=True)):
         chance = random.Random(f"{cleaning.seed} {source.name}")
         passage: list[TextPair] = []
         wanted = 0
         for pair in _source_pairs(source, index, report, cleaning):
-            if any(text_hash(side.lower()) in held_out for side in pair[:2]):
+            if any(side in held_out for side in pair[:2]):
                 report.excluded += 1
                 continue
             key = text_hash(f"{pair.teacher}\t{pair.student}")
@@ -110,6 +112,8 @@ def read_pairs(
             seen.add(key)
             report.kept += 1
             yield pair
+            if is_valid(text_hash(pair.student), cleaning.valid_share):
+                continue  # held out by `write_items`: a passage would show it
             if not wanted and chance.random() < cleaning.passages:
                 wanted = chance.randint(*_PASSAGE)
             if wanted:
@@ -165,21 +169,6 @@ def _source_pairs(
                 continue
             taken[group] += 1
             yield TextPair(sides[0], sides[1], index)
-
-
-def held_out_hashes(paths: Iterable[str]) -> set[int]:
-    """Hash the texts of held-out files (lines, cells or strings of records), whatever the case."""
-    return {text_hash(clean_text(t).lower()) for t in _strings(paths)}
-
-
-def _strings(paths: Iterable[str]) -> Iterator[str]:
-    for path in paths:
-        if ".jsonl" in Path(path).suffixes:
-            for _, record in read_records(Path(path)):
-                yield from (v for v in record.values() if isinstance(v, str))
-        else:
-            for line in read_texts(path):
-                yield from (line.text or "").split("\t")
 
 
 def write_pairs(

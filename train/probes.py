@@ -15,6 +15,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from rubert_lite.errors import InputError
+
 from .noise import add_typos
 from .tasks import Encode, Records, Task, Vectors, features, measure, read_task, unit
 
@@ -114,6 +116,8 @@ def recall(queries: Vectors, documents: Vectors) -> dict[str, float]:
 def _ranks(queries: Vectors, documents: Vectors) -> np.ndarray:
     """Count the other documents that are at least as near as the own one."""
     scores = unit(queries) @ unit(documents).T
+    if not np.isfinite(scores).all():  # comparisons with NaN would call it the best of all
+        raise InputError("vectors that are not finite: nothing can be said of such an encoder")
     own = np.take_along_axis(scores, np.arange(len(scores))[:, None], axis=1)
     ranks: np.ndarray = (scores >= own).sum(1) - 1
     return ranks

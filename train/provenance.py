@@ -1,6 +1,7 @@
 """What is said of a checkpoint: who taught it, on what text, by which settings."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from .folders import Line
 from .sentence_recipe import Sources
 from .stage import library_versions
 from .student import count_parameters
+
+_UNKNOWN = "unknown"
 
 
 def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) -> dict[str, Any]:
@@ -22,6 +25,7 @@ def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) 
         teacher = line.teacher if not Path(line.teacher).is_dir() else Path(line.teacher).name
     return {
         "teacher": teacher,
+        "lineage": _lineage(line.teacher),
         "license": line.config.license,
         "corpora": [
             {"name": r["name"], "license": r["license"], "texts": r["kept"]} for r in reports
@@ -33,6 +37,18 @@ def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) 
         "parameters": count_parameters(student),
         "metrics": metrics,
     }
+
+
+def _lineage(model: str) -> list[str]:
+    """Name a teacher, what taught it, and so on; [] for none, "unknown" where a record ends."""
+    if not model:
+        return []
+    folder = Path(model)
+    if not folder.is_dir():
+        return [model]  # a hub id says what it is
+    found = read_training(folder)
+    before = found.get("lineage", [_UNKNOWN])
+    return [folder.name, str(found["teacher"]), *before]
 
 
 def read_training(source: Path) -> dict[str, Any]:
@@ -49,6 +65,26 @@ def read_training(source: Path) -> dict[str, Any]:
         found = json.loads(package.read_text(encoding="utf-8"))["provenance"]
     parts: dict[str, Any] = {"corpora": [], "config": {}, "metrics": {}}
     return {**parts, **found}
+
+
+def trained_length(line: Line, training: Mapping[str, Any], source: Path) -> int:
+    """Return how many positions of a student were trained, once its sentence stage is done.
+
+    Of one that learns on (`sentence.source`), all of which it is not known.
+    """
+    c = line.config.sentence
+    assert c is not None
+    lengths = [c.max_length]
+    if c.language or not c.source:
+        lengths.append(line.config.shards.max_length)
+    if c.source:
+        parts = [training["config"].get(name) or {} for name in ("shards", "sentence")]
+        known = training.get("trained_length") or max(
+            (int(p.get("max_length", 0)) for p in parts), default=0
+        )
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        lengths.append(known or int(config["max_position_embeddings"]))
+    return max(lengths)
 
 
 def add_sentence_stage(
@@ -74,6 +110,9 @@ def add_sentence_stage(
     # A model that learns on (sentence.source) may have read them before.
     training["corpora"] += [r for r in read if r not in training["corpora"]]
     training["config"]["sentence"] = config.model_dump()
+    taught = [_lineage(t) for t in (config.teacher, config.plain_teacher)]
+    former_lineage = training.get("lineage", [_UNKNOWN])
+    training["lineage"] = list(dict.fromkeys([*former_lineage, *taught[0], *taught[1]]))
     training["sentence_stage"] = True
     name = f"{config.teacher_name or Path(config.teacher).name} (sentence vectors)"
     if config.plain_teacher:

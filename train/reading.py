@@ -7,6 +7,7 @@ import lzma
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def read_texts(
                     yield from _rows(stream, path, field or "text")
                 else:
                     yield from _lines(stream, str(path), field if kind == ".jsonl" else None)
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        except _broken() as error:
             # The lines before the damage have been handed out; the rest of the file is one problem.
             yield Line(str(path), None, f"unreadable from here on: {error}")
 
@@ -105,10 +106,44 @@ def _decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     if compression == ".xz":
         return lzma.open(stream)
     if compression == ".zst":
+        return io.BufferedReader(_WholeZstd(stream), 1 << 20)
+    return stream
+
+
+class _WholeZstd(io.RawIOBase):
+    """Reads zstd and complains about a frame that ends too soon, which the library does not."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
         import zstandard
 
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stream), 1 << 20)
-    return stream
+        self._stream = stream
+        self._library = zstandard
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._begun = False
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting:
+            if self._frame.eof:  # another frame may follow
+                rest = self._frame.unused_data
+                self._frame = self._library.ZstdDecompressor().decompressobj()
+                self._begun = False
+                data = rest or self._stream.read(1 << 17)
+            else:
+                data = self._stream.read(1 << 17)
+            if not data:
+                if self._begun:
+                    raise EOFError("the compressed data end before their end mark")
+                return 0
+            self._begun = True
+            self._waiting = self._frame.decompress(data)
+        size = min(len(buffer), len(self._waiting))
+        buffer[:size] = self._waiting[:size]
+        self._waiting = self._waiting[size:]
+        return size
 
 
 @contextmanager
@@ -143,7 +178,7 @@ def _lines(stream: IO[bytes], name: str, field: str | None) -> Iterator[Line]:
 def _record(place: str, line: str, field: str) -> Line:
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of JSON, or a number of 5,000 digits
         return Line(place, None, f"not JSON: {error}")
     if not isinstance(value, dict):
         return Line(place, None, f"a JSON {type(value).__name__}, expected an object")
@@ -209,7 +244,7 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             record = json.loads(line.text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{line.place}: not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{line.place}: a JSON {type(record).__name__}, expected an object")
@@ -222,5 +257,15 @@ def read_whole(path: Path) -> str:
     try:
         with path.open("rb") as raw, _decompressed(raw, compression) as stream:
             return stream.read().decode("utf-8-sig")
-    except (EOFError, lzma.LZMAError, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    except _broken() as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """List what the reading of a broken compressed file raises."""
+    found: tuple[type[Exception], ...] = (EOFError, OSError, lzma.LZMAError, zlib.error)
+    zstandard = sys.modules.get("zstandard")  # imported where a file needs it
+    more: list[type[Exception]] = [zstandard.ZstdError] if zstandard else []
+    return (*found, *more)

@@ -1,5 +1,6 @@
 """Distil the vectors of a sentence encoder into a student, in one language or across two."""
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, repeat
@@ -29,6 +30,7 @@ from .rows import four_bit_rows
 from .sentence_losses import ranking, similarity_kl
 from .sentence_recipe import Sentences, Sources
 from .sentence_validate import comparable, validate_sentences
+from .stage import write_whole
 from .student import hidden_size, mean_pooled
 from .validate import validate
 
@@ -165,7 +167,9 @@ def _rotation(items: Items, width: int, seed: int, out: Path) -> NDArray[np.floa
     """Find the rotation of the targets, or read the one that a resumed run began with."""
     file = out / "rotation.npy"
     if not file.is_file():
-        np.save(file, find_rotation(items.targets, width, seed=seed))
+        data = io.BytesIO()
+        np.save(data, find_rotation(items.targets, width, seed=seed))
+        write_whole(file, data.getvalue())
     rotation: NDArray[np.float32] = np.load(file)
     return rotation
 

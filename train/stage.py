@@ -22,6 +22,8 @@ from .parallel import locked
 
 logger = logging.getLogger(__name__)
 
+STATE = "state"  # of a training, in its folder: what it goes on from
+
 _EDGE = 1 << 20  # bytes of either end of a source file that its fingerprint reads
 
 
@@ -53,7 +55,7 @@ def run_stage(stage: Stage, work: Callable[[Path], None], *, force: bool = False
     with locked(stage.folder):
         if _is_made(stage, identity, force=force):  # while this process waited
             return False
-        _make(stage, identity, work)
+        _make(stage, identity, work, force=force)
     return True
 
 
@@ -71,30 +73,50 @@ def _is_made(stage: Stage, identity: Mapping[str, Any], *, force: bool) -> bool:
     return False
 
 
-def _make(stage: Stage, identity: Mapping[str, Any], work: Callable[[Path], None]) -> None:
+def _make(
+    stage: Stage, identity: Mapping[str, Any], work: Callable[[Path], None], *, force: bool
+) -> None:
     folder = stage.folder
     partial = folder.with_name(f".{folder.name}.partial")
     started = partial / "started.json"
-    same = started.is_file() and _read(started, stage.defaults) == identity
-    if not (stage.resumable and same):
+    begun_with = _read(started, stage.defaults) if started.is_file() else {}
+    if not (stage.resumable and begun_with == identity):
+        if begun_with and any((partial / STATE).glob("*")) and not force:
+            raise ConfigError([f"{partial}: {p}" for p in _differences(begun_with, identity)])
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        started.write_text(json.dumps(identity))
+        write_whole(started, json.dumps(identity).encode())
     begun = time.perf_counter()
     work(partial)
     seconds = round(time.perf_counter() - begun, 1)
-    started.unlink()
     record = {**identity, "libraries": library_versions(), "seconds": seconds}
-    (partial / "stage.json").write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+    write_whole(partial / "stage.json", text.encode())
+    # Whatever kills this process from here on, either folder is whole, or the run goes on.
+    former = folder.with_name(f".{folder.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(former)
     partial.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+    (folder / "started.json").unlink(missing_ok=True)
     logger.info("%s: made in %.1f s", folder, seconds)
 
 
 def _read(note: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(note.read_text())
+    try:
+        found: dict[str, Any] = json.loads(note.read_text())
+    except ValueError:  # cut short by a kill
+        return {}
     return found | {"settings": _complete(found.get("settings", {}), defaults)}
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 def _complete(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,8 +158,11 @@ def _by_the_clock(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("max_minutes")) or any(map(_by_the_clock, parts))
 
 
-def fingerprint_files(paths: Iterable[str]) -> str:
-    """Identify source files by name, size and both ends: reading 100 GB twice would be waste."""
+def fingerprint_files(paths: Iterable[str], *, whole: bool = False) -> str:
+    """Identify files by name, size and both ends: reading 100 GB twice would be waste.
+
+    `whole`: by all of their bytes, for labels and weights, whose middle may change alone.
+    """
     digest = sha256()
     for name in paths:
         path = Path(name)
@@ -148,9 +173,10 @@ def fingerprint_files(paths: Iterable[str]) -> str:
         digest.update(f"{path.name}|{size}|".encode())
         with path.open("rb") as file:
             digest.update(file.read(_EDGE))
-            if size > _EDGE:
+            if size > _EDGE and not whole:
                 file.seek(max(size - _EDGE, _EDGE))
-                digest.update(file.read())
+            while data := file.read(_EDGE):
+                digest.update(data)
     return digest.hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rubert_lite.errors import InputError
 
-from .corpus import text_hash
+from .corpus_text import text_hash
 from .encoders import Encode
 from .pairs import read_lines
 from .parallel import locked

@@ -6,6 +6,7 @@ words.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ from rubert_lite.wordpiece import (
 from .alignment import Ints
 from .shards import MATCHED, align_texts
 
+logger = logging.getLogger(__name__)
+
 Spec = dict[str, Any]
 _CHUNK = 4096
 
@@ -41,7 +44,7 @@ def open_tokenizer(spec: Spec) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(spec))
 
 
-def read_tokenizer(source: str) -> Spec:
+def read_tokenizer(source: str, *, revision: str = "") -> Spec:
     """Read a WordPiece tokenizer from a folder (tokenizer.json or vocab.txt) or by hub id."""
     folder = Path(source)
     if (folder / "tokenizer.json").is_file():
@@ -51,14 +54,21 @@ def read_tokenizer(source: str) -> Spec:
         if (folder / "tokenizer_config.json").is_file():
             settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         pieces = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-        spec = bert_tokenizer_spec(pieces, lowercase=bool(settings.get("do_lower_case", False)))
+        lowercase = bool(settings.get("do_lower_case", False))
+        spec = bert_tokenizer_spec(pieces, lowercase=lowercase)
+        strips = settings.get("strip_accents")
+        if lowercase if strips is None else strips:  # BERT's rule; the weights learnt by it
+            spec["normalizer"]["normalizers"][1]["strip_accents"] = True
+            logger.warning("%s: strips accents, so й is read as и and ё as е", source)
     elif folder.is_dir():
         raise InputError(f"{source}: no tokenizer.json or vocab.txt in this folder")
     else:
         from transformers import AutoTokenizer
 
         try:
-            fast = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+            fast = AutoTokenizer.from_pretrained(
+                source, revision=revision or None, use_fast=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise InputError(f"{source}: no such folder, and not a hub id: {error}") from error
         spec = json.loads(fast.backend_tokenizer.to_str())
@@ -132,9 +142,11 @@ def choose_kept(spec: Spec, counts: Ints, size: int, *, min_char_count: int = 2)
     return sorted([*must, *rest[: size - len(must)]])
 
 
-def prune(spec: Spec, counts: Ints, size: int) -> tuple[Spec, list[int]]:
+def prune(
+    spec: Spec, counts: Ints, size: int, *, min_char_count: int = 2
+) -> tuple[Spec, list[int]]:
     """Prune to the `size` best pieces; return the tokenizer and the teacher id of each piece."""
-    kept = choose_kept(spec, counts, size)
+    kept = choose_kept(spec, counts, size, min_char_count=min_char_count)
     return prune_tokenizer(spec, kept), kept
 
 
@@ -194,19 +206,35 @@ def _alphabet(tokenizer: Tokenizer, chars: Mapping[str, int], min_count: int) ->
 
 
 def map_dropped(
-    spec: Spec, counts: Ints, size: int, embeddings: NDArray[np.float32]
+    spec: Spec,
+    counts: Ints,
+    size: int,
+    embeddings: NDArray[np.float32],
+    *,
+    min_char_count: int = 2,
 ) -> tuple[Spec, list[int]]:
     """Keep `size` pieces and let every other one use the row of its nearest kept piece.
 
     Nearest: largest dot product of the teacher's word embeddings [pieces, hidden] (GLMD, arXiv
-    2306.06625, map method "decoder"). The segmentation stays the teacher's. Returns the tokenizer
-    and the kept ids.
+    2306.06625, map method "decoder"), no special one. The segmentation stays the teacher's. Returns
+    the tokenizer and the kept ids.
     """
-    kept = choose_kept(spec, counts, size)
-    new_ids = np.zeros(len(embeddings), dtype=np.int64)
+    kept = choose_kept(spec, counts, size, min_char_count=min_char_count)
+    pieces = pieces_by_id(spec)
+    if len(embeddings) < len(pieces):
+        raise InputError(
+            f"vocabulary.method = 'map': the teacher has {len(embeddings)} rows, its tokenizer"
+            f" {len(pieces)} pieces: do they belong together?"
+        )
+    embeddings = embeddings[: len(pieces)]  # rows may be padded to a round number
+    new_ids = np.zeros(len(pieces), dtype=np.int64)
     rows = embeddings[kept]
+    # No dropped piece means [PAD], whose row of zeros would beat all negative products.
+    special = [new for new, old in enumerate(kept) if pieces[old] in SPECIAL_PIECES]
     for start in range(0, len(embeddings), 4096):
-        new_ids[start : start + 4096] = np.argmax(embeddings[start : start + 4096] @ rows.T, axis=1)
+        products = embeddings[start : start + 4096] @ rows.T
+        products[:, special] = -np.inf
+        new_ids[start : start + 4096] = np.argmax(products, axis=1)
     new_ids[kept] = np.arange(len(kept))
     return map_tokenizer(spec, new_ids.tolist()), kept
 

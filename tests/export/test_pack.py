@@ -171,6 +171,7 @@ TRAINING = {
     "corpora": [{"name": "сказки", "license": "CC0", "texts": 1234}],
     "config": {"vocabulary": {"method": "prune", "tokenizer": "folder/of/pieces"}},
     "sentence_stage": False,
+    "lineage": [],
     "metrics": {"mlm": 1.5, "parity": "not ours"},
 }
 
@@ -220,6 +221,22 @@ def test_the_card_claims_nothing_that_is_not_known(checkpoint, tmp_path, teacher
     card = (export(checkpoint, tmp_path / "p").path / "README.md").read_text("utf-8")
     assert "No RuBERT" not in card and "not a sentence encoder" not in card
     assert "Not recorded." in card and f"Teacher: {teacher or 'unknown'}." in card
+
+
+@pytest.mark.parametrize(
+    ("lineage", "said"),
+    [
+        (["teacher", "DeepPavlov/rubert-base-cased"], False),
+        (["conversational", "unknown"], False),
+        (["all-MiniLM-L6-v2", "none (pretrained)"], True),
+        (None, False),
+    ],
+)
+def test_the_card_speaks_of_the_whole_lineage(checkpoint, tmp_path, lineage, said):
+    training = TRAINING | {"lineage": lineage}
+    (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    card = (export(checkpoint, tmp_path / "p").path / "README.md").read_text("utf-8")
+    assert ("No RuBERT weights were used." in card) is said
 
 
 @pytest.mark.parametrize(

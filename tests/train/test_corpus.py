@@ -2,6 +2,7 @@ import gzip
 import io
 import json
 import lzma
+import time
 import tracemalloc
 
 import pyarrow
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubert_lite.errors import InputError
-from train.corpus import Cleaning, Source, build_corpus, clean_text, split_text, text_hash
-from train.reading import read_records, read_texts
+from train.corpus import Cleaning, Source, build_corpus
+from train.corpus_text import clean_text, split_text, text_hash
+from train.held_out import HeldOut
+from train.reading import read_records, read_texts, read_whole
 
 TEXTS = ["Съешь ещё этих мягких булок", "да выпей чаю", "й и Ё"]
 
@@ -195,14 +198,74 @@ def test_labelled_records_must_be_whole(tmp_path):
 
 
 def test_held_out_texts_stay_out(tmp_path):
-    (tmp_path / "a.txt").write_text("первый текст\nвторой  текст\nтретий\nчетвёртый\n")
-    record = json.dumps({"text1": "второй текст", "label": 1, "other": "третий"})
-    (tmp_path / "dev.jsonl").write_text(record + "\n")
+    lines = [
+        "первый текст",
+        "второй  текст",
+        "третий",
+        "четвёртый",
+        "Анна живёт, как все, в Москве.",
+        "Из старого замка вышел рыцарь.",
+        "Начало. Это предложение о Москве длиннее сорока знаков. Конец.",
+        "Короткое. Тоже здесь.",
+    ]
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    records = [
+        {"text1": "второй текст", "label": 1, "other": "третий"},
+        {
+            "tokens": ["Анна", "живёт", ",", "как", "все", ",", "в", "Москве", "."],
+            "tags": ["O"] * 9,
+        },
+        {"sentence1": "Из старого <b>замка</b> вышел рыцарь."},
+        {"parts": [{"text": "Это предложение о Москве длиннее сорока знаков. Короткое."}]},
+    ]
+    text = "\n".join(json.dumps(r) for r in records)
+    (tmp_path / "dev.jsonl").write_text(text + "\n")
     (tmp_path / "more.txt").write_text("ЧЕТВЁРТЫЙ\n")
     out = tmp_path / "out"
     out.mkdir()
     held_out = [str(tmp_path / name) for name in ("dev.jsonl", "more.txt")]
     sources = [Source("a", (str(tmp_path / "a.txt"),), "CC0")]
     (report,) = build_corpus(sources, out, cleaning=Cleaning(buckets=2), exclude=held_out)
-    assert sorted(texts_of(out)) == ["первый текст", "четвёртый"]
-    assert (report.kept, report.excluded, report.duplicates) == (2, 2, 0)
+    # The last one shares only a sentence that is too short to be anyone's own.
+    assert sorted(texts_of(out)) == ["Короткое. Тоже здесь.", "первый текст"]
+    assert (report.kept, report.excluded, report.duplicates) == (2, 6, 0)
+
+
+def test_a_held_out_file_without_texts_is_refused(tmp_path):
+    path = tmp_path / "dev.jsonl"
+    path.write_text('{"label": 1}\n')
+    with pytest.raises(InputError, match=r"dev\.jsonl: no text in it"):
+        HeldOut([str(path)])
+
+
+def test_zst_that_ends_too_soon_is_told_and_frames_follow_each_other(tmp_path):
+    lines = "".join(f"строка {i * i}\n" for i in range(20_000)).encode()
+    whole = zstandard.compress(lines)
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(whole + whole)
+    assert sum(1 for _ in read_texts(path)) == 40_000
+    for data, said in (
+        (whole[: len(whole) // 2], "end before their end mark"),
+        (whole[:2000] + b"garbage" * 20 + whole[2200:], "unreadable from here on"),
+    ):
+        path.write_bytes(data)
+        last = list(read_texts(path))[-1]
+        assert last.text is None and said in last.problem
+
+
+def test_a_broken_gz_is_told(tmp_path):
+    lines = "".join(f"строка {i * i}\n" for i in range(20_000)).encode()
+    data = bytearray(gzip.compress(lines))
+    data[20_000:20_050] = bytes(50)
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(data)
+    assert "unreadable from here on" in list(read_texts(path))[-1].problem
+    with pytest.raises(InputError, match=r"a\.txt\.gz"):
+        read_whole(path)
+
+
+def test_cutting_takes_time_in_proportion_to_the_text():
+    began = time.perf_counter()
+    parts = split_text("слово " * 2_000_000, max_chars=400)
+    assert time.perf_counter() - began < 20  # cut from the front, it would copy 360 GB
+    assert len(parts) > 30_000 and all(0 < len(p) <= 400 for p in parts)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,31 @@ def test_cells_are_computed_once_and_anew_for_a_changed_system(configured, monke
         "<!-- /results -->\nb\n"
     )
     assert "old" not in readme and "| tiny |" in readme
+
+
+def test_cells_are_computed_anew_for_changed_labels_and_settings(configured, classes, monkeypatch):
+    calls = []
+    kept = module.probe
+    monkeypatch.setattr(module, "probe", lambda *a: calls.append(1) or kept(*a))
+    evaluate(load_evaluation(configured))
+    path = Path(classes.dev)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"label": 1', '"label": 0', 1), encoding="utf-8")
+    evaluate(load_evaluation(configured))
+    assert len(calls) == 2
+    configured.write_text(configured.read_text("utf-8").replace('"auc"', '"accuracy"'), "utf-8")
+    file = configured.parent / "results.json"
+    results = evaluate(load_evaluation(configured))
+    assert len(calls) == 3
+    del results["tiny"]["asked"]  # as it was before questions were noted
+    file.write_text(json.dumps(results), encoding="utf-8")
+    evaluate(load_evaluation(configured))
+    assert len(calls) == 3
+
+
+def test_vectors_that_are_no_numbers_find_nothing():
+    with pytest.raises(InputError, match="not finite"):
+        recall(np.full((3, 2), np.nan), np.ones((3, 2)))
 
 
 def test_a_system_that_is_not_there_keeps_its_cells(configured, caplog):

@@ -12,6 +12,9 @@ from train.labelled import Asked, Keys, Tagged, read_asked, read_labelled, read_
         ([{"text": "а", "label": 1}], [{"text": "а", "label": 1}], {}, "at least two"),
         ([{"text": "а"}], [], {}, "no 'label'"),
         ([{"text": None, "label": 1}], [], {}, "'text' is a NoneType, expected a string"),
+        ([{"text": "а", "label": None}], [], {}, "label None: expected a string or a whole"),
+        ([{"text": "а", "label": 1.0}], [], {}, "label 1.0: expected a string or a whole"),
+        ([{"text": "а", "label": [1]}], [], {}, r"label \[1\]: expected a string or a whole"),
         ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {}, "no records: expected"),
         ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {"1": "x"}, "label '2'"),
         (
@@ -33,6 +36,13 @@ def test_bad_labels_are_told(tmp_path, train, dev, names, message):
 def records(path, *rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("row", [{"tokens": "кот", "tags": "OOO"}, {"tokens": 5, "tags": 5}])
+def test_tokens_are_a_list(tmp_path, row):
+    path = records(tmp_path / "a.jsonl", row)
+    with pytest.raises(InputError, match=r"a\.jsonl:1: tokens and tags: expected two lists"):
+        read_tagged(path, path)
 
 
 def test_entities_are_read_from_tags_and_from_places(tmp_path):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from transformers import DistilBertModel
+from transformers import DistilBertConfig, DistilBertModel
 
 from rubert_lite.errors import ConfigError
-from train import line_vectors
+from train import line_models, line_vectors
 from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
@@ -185,6 +185,55 @@ def test_a_second_teacher_reads_the_plain_texts(released, monkeypatch):
         "words.txt (sentence vectors), plain (plain text); before"
     )
     assert training["corpora"][-1]["texts"] == len(plain)
+
+
+def test_a_shared_cache_that_was_made_anew_gives_the_same_targets(released, monkeypatch):
+    """Another line fills it in another order."""
+    monkeypatch.setattr(
+        line_vectors,
+        "open_encoder",
+        lambda *_, **__: (
+            lambda texts: np.stack(
+                [np.random.default_rng(list(t.encode())).normal(size=8) for t in texts]
+            )
+        ),
+    )
+    for name in ("03", "04"):
+        text = f'base = "first.toml"\nrun = "runs/{name}"\n[sentence]\ncache = "cache-{name}"\n'
+        Path(f"{name}.toml").write_text(text, encoding="utf-8")
+    line = Line(load_config(Path("03.toml")))
+    run_line(line, UNTIL_SENTENCE)
+    every = np.arange(len(np.load(line.folder("05-vectors") / "teachers.npy")))
+    before = line_vectors.open_targets(line).vectors(every)
+    shutil.rmtree("cache-03")
+    words = Path("words.txt").read_text(encoding="utf-8").splitlines()
+    Path("words.txt").write_text("\n".join(words[::-1]) + "\n", encoding="utf-8")
+    other = Line(load_config(Path("04.toml"), ["sentence.cache=cache-03"]))
+    run_line(other, ["pairs", "vectors"])
+    assert (line_vectors.open_targets(line).vectors(every) == before).all()
+
+
+def test_positions_that_were_trained_before_stay(released):
+    """The first line read 16 pieces, this one reads 8."""
+    changes = ["sentence.max_length=8", "sentence.prefixes=[]", "shards.max_length=8"]
+    line = Line(load_config(Path("more.toml"), changes))
+    run_line(line, UNTIL_SENTENCE)
+    name = "embeddings.position_embeddings.weight"
+    rows = encoder(load_masked_lm(line.folder("05-sentence"))).state_dict()[name]
+    was = DistilBertModel.from_pretrained(released).state_dict()[name]
+    torch.testing.assert_close(rows[8:16], was[8:16], atol=1e-3, rtol=0)
+    training = json.loads((line.folder("05-sentence") / "training.json").read_text())
+    assert training["trained_length"] == 16
+
+
+def test_states_of_unlike_widths_are_not_compared(released, tmp_path):
+    student, teacher = (
+        DistilBertModel(DistilBertConfig(vocab_size=60, dim=d, hidden_dim=8, n_layers=1, n_heads=1))
+        for d in (8, 16)
+    )
+    config = load_config(Path("first.toml"), ["distil.hidden=1.0"])
+    with pytest.raises(ConfigError, match="the student is 8 wide, its teacher 16"):
+        line_models._comparable_states(Line(config), student, teacher)
 
 
 def test_who_learns_on_keeps_to_its_space(released):

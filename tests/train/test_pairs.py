@@ -7,6 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from rubert_lite.errors import InputError
+from train.corpus_text import is_valid, text_hash
 from train.pairs import PairCleaning, PairReport, PairSource, read_lines, read_pairs, write_pairs
 from train.tables import read_rows
 
@@ -112,6 +113,16 @@ def test_passages_join_whole_pairs_on_both_sides(tmp_path):
     assert len(sides) == 400 + len(joined)
     assert all(en.replace("Line", "Строка") == ru for en, ru in joined)
     assert json.loads((out / "pairs.json").read_text())[0]["kept"] == 400
+
+
+def test_pairs_that_are_held_out_later_stand_in_no_passage(tmp_path):
+    rows = [(f"Line {i}.", f"Строка {i}.", "game", "open") for i in range(400)]
+    path = write_tsv(tmp_path / "a.tsv.xz", rows)
+    pairs, _ = read([source(path)], passages=0.3, valid_share=0.2)
+    joined = " ".join(ru for _, ru in pairs if ru.count("Строка") > 1) + " "
+    held = [ru for _, ru in pairs if is_valid(text_hash(ru), 0.2)]
+    single = [t for t in held if t.count("Строка") == 1]
+    assert len(single) > 40 and not any(f"{t} " in joined for t in single)
 
 
 def test_a_share_of_a_source_is_always_the_same_texts(tmp_path):

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from tests.train.conftest import wordpiece
 from train.checkpoint import read_metrics
-from train.corpus import is_valid, text_hash
+from train.corpus_text import is_valid, text_hash
 from train.items import Items, Reading, principal_rotation, write_items
 from train.loop import Schedule
 from train.pairs import read_lines

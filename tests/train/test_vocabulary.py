@@ -105,6 +105,20 @@ def test_mapped_pieces_use_the_row_of_their_nearest_kept_piece(counted):
     assert len(open_tokenizer(spec).encode(text).ids) == len(open_tokenizer(SPEC).encode(text).ids)
 
 
+def test_no_piece_is_mapped_to_a_special_one(counted):
+    pieces = pieces_by_id(SPEC)
+    rows = np.full((len(pieces) + 6, 8), -1.0, dtype=np.float32)  # padded to a round number
+    rows[SPEC["model"]["vocab"]["редкое"]] = 1.0
+    for name in SPECIAL_PIECES:
+        rows[SPEC["model"]["vocab"][name]] = 0.0  # beats every negative product
+    spec, kept = map_dropped(SPEC, counted[0], len(pieces) - 3, rows)
+    ids = spec["model"]["vocab"]
+    special = {ids[name] for name in SPECIAL_PIECES}
+    assert len(special) == 5 and ids["редкое"] not in special
+    with pytest.raises(InputError, match="do they belong together"):
+        map_dropped(SPEC, counted[0], len(pieces) - 3, rows[:-10])
+
+
 def test_coverage_of_a_known_case():
     spec = wordpiece("при", "##вет")
     found = measure_coverage(SPEC, spec, ["привет мир"])
@@ -119,9 +133,13 @@ def test_tokenizers_are_read_from_either_file(tmp_path):
     pieces = pieces_by_id(SPEC)
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     assert read_tokenizer(str(tmp_path))["model"]["vocab"] == SPEC["model"]["vocab"]
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
-    lower = open_tokenizer(read_tokenizer(str(tmp_path)))
-    assert lower.encode("ПРИВЕТ ЁЙ").tokens[1:-1] == ["привет", "ё", "##й"]
+    for settings, read in (
+        ({"do_lower_case": True}, ["привет", "е", "##и"]),  # BERT's rule
+        ({"do_lower_case": True, "strip_accents": False}, ["привет", "ё", "##й"]),
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        lower = open_tokenizer(read_tokenizer(str(tmp_path)))
+        assert lower.encode("ПРИВЕТ ЁЙ").tokens[1:-1] == read
     (tmp_path / "tokenizer.json").write_text(json.dumps(SPEC, ensure_ascii=False))
     assert read_tokenizer(str(tmp_path))["normalizer"] == SPEC["normalizer"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(SPEC | {"model": {"type": "BPE"}}))
