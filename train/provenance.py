@@ -48,7 +48,7 @@ def _lineage(model: str) -> list[str]:
         return [model]  # a hub id says what it is
     found = read_training(folder)
     before = found.get("lineage", [_UNKNOWN])
-    return [folder.name, str(found["teacher"]), *before]
+    return [folder.name, str(found.get("teacher", _UNKNOWN)), *before]
 
 
 def read_training(source: Path) -> dict[str, Any]:

@@ -126,6 +126,10 @@ def insert(path: Path, name: str, lines: Sequence[str]) -> None:
     path.write_text(before + start + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
+_POINTS = 72  # an inch
+_LABEL = 115, 11  # points, width and height of a label
+
+
 def plot_plane(results: Results, lines: Mapping[str, Sequence[str]], out: Path) -> None:
     """Draw mean score against time a text, with areas as megabytes, into a PNG.
 
@@ -137,7 +141,7 @@ def plot_plane(results: Results, lines: Mapping[str, Sequence[str]], out: Path) 
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    labelled: set[str] = set()
+    labels: dict[str, tuple[float, float]] = {}  # text -> its point
     for number, (line, systems) in enumerate(lines.items()):
         points = [point for system in systems if (point := _point(results, system))]
         points.sort()
@@ -154,20 +158,25 @@ def plot_plane(results: Results, lines: Mapping[str, Sequence[str]], out: Path) 
             axes.scatter(
                 ms, score, s=40 * megabytes, alpha=0.4, color=colour, edgecolors="black", lw=0.5
             )
-            if system not in labelled:
-                label = f"{system} ({megabytes:.1f} MB)"
-                axes.annotate(
-                    label, (ms, score), xytext=(7, 5), textcoords="offset points", fontsize=8
-                )
-            labelled.add(system)
+            labels[f"{system} ({megabytes:.1f} MB)"] = ms, score
     axes.set(
         xlabel="milliseconds a text, one thread",
         ylabel="mean score",
         title="Quality, speed and size (area: megabytes)",
     )
     axes.legend(fontsize=8, loc="upper right")
-    axes.margins(0.18)
+    axes.margins(0.2)
     axes.grid(alpha=0.3)
+    figure.canvas.draw()  # the place of a point on the picture is known only now
+    taken: list[tuple[float, float]] = []
+    for label, at in sorted(labels.items(), key=lambda item: -item[1][1]):
+        x, y = axes.transData.transform(at) * _POINTS / figure.dpi
+        below = 5.0
+        while any(abs(x - a) < _LABEL[0] and abs(y + below - b) < _LABEL[1] for a, b in taken):
+            below -= 3
+        taken.append((x, y + below))
+        place = (7, below)
+        axes.annotate(label, at, xytext=place, textcoords="offset points", fontsize=8)
     figure.savefig(out, dpi=110)
     pyplot.close(figure)
 

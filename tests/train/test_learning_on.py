@@ -16,7 +16,7 @@ from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
 from train.pairs import read_lines
-from train.provenance import read_training
+from train.provenance import _lineage, read_training
 from train.student import encoder, load_masked_lm, mean_pooled
 
 from .toy_line import CORPUS, STUDENT, write_words
@@ -258,6 +258,21 @@ def test_a_package_learns_on_by_its_manifest(released):
     run_line(line, UNTIL_SENTENCE)
     training = json.loads((line.folder("05-sentence") / "training.json").read_text())
     assert [c["name"] for c in training["corpora"]] == ["words", "pairs"]
+
+
+def test_lineage_goes_back_as_far_as_it_is_recorded(tmp_path):
+    folders = [tmp_path / name for name in ("bare", "empty", "whole")]
+    for folder in folders:
+        folder.mkdir()
+    (folders[1] / "manifest.json").write_text('{"provenance": {}}', encoding="utf-8")
+    known = {"teacher": "owner/rubert", "lineage": ["owner/rubert"]}
+    (folders[2] / "training.json").write_text(json.dumps(known), encoding="utf-8")
+    assert [_lineage(str(f)) for f in folders] == [
+        ["bare", "unknown (bare)", "unknown"],
+        ["empty", "unknown", "unknown"],
+        ["whole", "owner/rubert", "owner/rubert"],
+    ]
+    assert _lineage("") == [] and _lineage("owner/name") == ["owner/name"]
 
 
 def test_a_checkpoint_of_other_origin_is_known_by_its_name(tmp_path):
