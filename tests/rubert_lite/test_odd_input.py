@@ -6,9 +6,11 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -146,3 +148,44 @@ def test_without_standard_error(
     )
     assert subprocess.run(["bash", "-c", script], check=False).returncode == 0
     assert (tmp_path / "out.npy").is_file()
+
+
+class Table:
+    """Like a data frame: its length counts rows, iterating gives the names of its columns."""
+
+    ndim = 2
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["text"])
+
+
+class Liar(Table):
+    ndim = 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (Table(), "a Table of 2 dimensions, expected a list of strings, such as one column"),
+        (np.array([["а"], ["б"]]), "a ndarray of 2 dimensions"),
+        (np.array("а"), "a ndarray of 0 dimensions"),
+        ({"text": ["а", "б"]}, "a dict, expected a list of strings"),
+        (Liar(), "1 came, but their collection says 3"),
+    ],
+)
+def test_what_is_no_flat_list_is_refused(model: Model, texts: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        model.encode(texts)
+    assert model.encode(np.array(["а", "б"])).shape == (2, 8)  # type: ignore[arg-type]
+
+
+def test_more_texts_than_their_collection_says_are_refused(model: Model) -> None:
+    class Growing(Liar):
+        def __iter__(self) -> Iterator[str]:
+            return iter("а" * 5000)
+
+    with pytest.raises(InputError, match="5000 came, but their collection says 3"):
+        model.encode(Growing())  # type: ignore[arg-type]

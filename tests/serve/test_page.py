@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_process import serving, until
+from .running import serving, until
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,19 +1,12 @@
 """The command, as a process: signals, workers, real clients."""
 
-import http.client
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,109 +16,9 @@ import pytest
 from rubert_lite import load
 from tests.rubert_lite.conftest import build
 
+from .running import Running, load_on, serving, until
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and SO_REUSEPORT of Linux")
-
-
-@dataclass
-class Running:
-    process: "subprocess.Popen[str]"
-    port: int
-    lines: list[dict[str, object]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def said(self, words: str) -> int:
-        return sum(words in str(line["message"]) for line in list(self.lines))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.02)
-
-
-@contextmanager
-def serving(package: Path, *words: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "serve", str(package), "--port", "0", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    running = Running(process, 0)
-
-    def read() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            running.lines.append(json.loads(line))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        until(lambda: running.said("listening on") > 0 or process.poll() is not None)
-        first = next(str(x["message"]) for x in running.lines if "listening" in str(x["message"]))
-        running.port = int(re.findall(r":(\d+)$", first)[0])
-        yield running
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=60)
-        reader.join()
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-@dataclass
-class Load:
-    """Clients that ask as fast as they can, on connections that stay open, until told to stop."""
-
-    port: int
-    expected: dict[str, list[float]]
-    done: int = 0
-    failures: list[str] = field(default_factory=list)
-    stopping: bool = False
-
-    def ask(self) -> None:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            self._ask(connection)
-
-    def _ask(self, connection: http.client.HTTPConnection) -> None:
-        texts = list(self.expected)
-        while not self.stopping:
-            text = texts[self.done % len(texts)]
-            try:
-                body = json.dumps({"inputs": text})
-                connection.request("POST", "/embed", body, {"content-type": "application/json"})
-                answer = connection.getresponse()
-                [row] = json.loads(answer.read())
-                if answer.status != 200 or not np.allclose(row, self.expected[text], atol=1e-6):
-                    self.failures.append(f"{answer.status} {row}")
-                self.done += 1
-                if answer.getheader("connection") == "close":
-                    connection.close()
-            except ConnectionRefusedError:
-                if not self.stopping:
-                    self.failures.append("refused")
-                return
-            except Exception as error:  # whatever it is, an answer was owed
-                self.failures.append(repr(error))
-                connection.close()
-
-
-@contextmanager
-def load_on(running: Running, package: Path, clients: int = 4) -> Iterator[Load]:
-    texts = ["мир", "добрый день", "Привет, мир"]
-    rows = load(package).encode(texts).tolist()
-    traffic = Load(running.port, dict(zip(texts, rows, strict=True)))
-    threads = [threading.Thread(target=traffic.ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        until(lambda: traffic.done > 20)
-        yield traffic
-    finally:
-        traffic.stopping = True
-        for thread in threads:
-            thread.join()
 
 
 def get(url: str) -> tuple[int, str]:
@@ -213,70 +106,6 @@ def test_workers_end_with_their_parent(package: Path) -> None:
         pids = {int(str(x["pid"])) for x in running.lines if "listening" in str(x["message"])}
         running.process.kill()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
-
-
-def test_slow_and_half_open_connections_hold_nobody_up(package: Path) -> None:
-    with serving(package, "--body-timeout-seconds", "0.5") as running:
-        idle = []
-        for number in range(200):
-            connection = socket.create_connection(("127.0.0.1", running.port))
-            if number % 2:
-                connection.sendall(
-                    b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
-                )
-            idle.append(connection)
-        with load_on(running, package):
-            pass
-        idle[1].settimeout(10)
-        assert b" 408 " in idle[1].recv(1000)
-        for connection in idle:
-            connection.close()
-
-
-def test_connections_without_a_request_end(package: Path) -> None:
-    words = ("--keep-alive-seconds", "2", "--body-timeout-seconds", "0.5")
-    with serving(package, *words) as running:
-        beginnings = {
-            "nothing": b"",
-            "half a head": b"GET /health HTTP/1.1\r\nhost:",
-            "half a second head": b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /hea",
-            "endless": b"GET /health HTTP/1.1\r\nhost: x\r\ncookie: ",
-        }
-        answers = {}
-        for name, beginning in beginnings.items():
-            with socket.create_connection(("127.0.0.1", running.port)) as connection:
-                connection.settimeout(10)
-                began = time.monotonic()
-                connection.sendall(beginning)
-                if name == "endless":
-                    time.sleep(0.2)
-                    connection.sendall(b"a" * 20_000)
-                parts = []
-                while part := connection.recv(4096):
-                    parts.append(part)
-                answers[name] = b"".join(parts)[9:12].decode()
-                least, most = {"nothing": (1.5, 8), "endless": (0, 8)}.get(name, (0.3, 8))
-                assert least < time.monotonic() - began < most, name
-        assert answers == {
-            "nothing": "",
-            "half a head": "",
-            "half a second head": "200",
-            "endless": "400",
-        }
-
-
-def test_a_slow_answer_is_not_taken_for_a_slow_head(package: Path) -> None:
-    """The head of a second request stands half in the line while the first is computed."""
-    body = json.dumps({"inputs": ["мир дом " * 30 + str(i) for i in range(1500)]}).encode()
-    head = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
-    words = ("--body-timeout-seconds", "0.05", "--max-queue-seconds", "60", "--max-queue-tokens")
-    with (
-        serving(package, *words, "1000000") as running,
-        socket.create_connection(("127.0.0.1", running.port)) as connection,
-    ):
-        connection.settimeout(30)
-        connection.sendall(head + body + b"GET /hea")
-        assert b" 200 " in connection.recv(100)
 
 
 def test_sighup_while_it_starts_is_answered_later(package: Path) -> None:

@@ -9,16 +9,11 @@ from train import evaluate as module
 from train.baselines import hashed_tfidf, piece_shares, static_encoder, static_rows
 from train.evaluate import evaluate, load_evaluation
 from train.probes import (
-    Bitext,
-    perturbations,
     probe,
     probe_words,
-    recall,
-    recall_by_length,
-    robustness,
 )
 from train.results import COLUMNS, insert, main_table, mean_score, plot_plane
-from train.tasks import Task, features, measure, read_task
+from train.tasks import Task, features, read_task
 from train.vectors import VectorCache
 
 WORDS = {"кот": 0, "пёс": 1, "чай": 2, "суп": 3}
@@ -80,50 +75,10 @@ def test_pairs_are_seen_as_difference_and_product(tmp_path):
     assert features(read_task(task.dev, task), encode).tolist() == [[1, 1, 0, 0, 0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize(
-    ("metric", "expected"), [("accuracy", 0.75), ("macro_f1", 0.7333), ("mcc", 0.57735)]
-)
-def test_measures(metric, expected):
-    found = measure(metric, list("aabb"), np.asarray(list("aaab")), None)
-    assert found == pytest.approx(expected, abs=1e-4)
-
-
-def test_auc_wants_two_labels():
-    with pytest.raises(InputError, match="3 labels, expected two"):
-        measure("auc", list("abc"), np.asarray(list("abc")), np.ones(3))
-
-
 def test_a_record_without_its_keys_is_named(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"text": "кот"}])
     with pytest.raises(InputError, match=r"d.jsonl:1: no 'label': the record has text"):
         read_task(path, Task("x", path, path, "accuracy"))
-
-
-def test_recall_counts_the_own_document_first_and_among_ten():
-    documents = np.eye(12, dtype=np.float32)
-    queries = documents.copy()
-    queries[0] = 1 - documents[0]
-    queries[1] = documents[0] * 0.9 + documents[1] * 0.5
-    assert recall(queries, documents) == {"recall@1": 10 / 12, "recall@10": 11 / 12}
-    assert recall(np.ones_like(queries), documents)["recall@10"] == 0
-
-
-def test_recall_by_length_and_with_changed_queries():
-    bitext = Bitext(["кот", "чай", "пёс " * 20], ["кот", "чай", "пёс"])
-    found = recall_by_length(bitext, encode(bitext.queries), encode(bitext.documents))
-    assert found["0-29"] == {"recall@1": 1.0, "queries": 2}
-    assert found["60-119"]["queries"] == 1
-    changed = robustness(bitext, encode, encode(bitext.documents))
-    assert changed["upper case"] == pytest.approx({"cosine": 1, "changed": 1, "recall@1": 1})
-    # е for ё hides a word from this encoder.
-    assert changed["е for ё"]["changed"] == pytest.approx(1 / 3)
-    assert changed["е for ё"]["recall@1"] == pytest.approx(2 / 3)
-
-
-def test_changes_keep_words_apart_and_put_the_stress_behind_a_vowel():
-    changes = perturbations()
-    assert changes["stress marks"]("мама мыла раму") == "ма\u0301ма мыла ра\u0301му"
-    assert changes["no punctuation"]("Ну, да!") == "Ну да"
 
 
 def test_hashed_tfidf_fits_its_budget_and_tells_topics_apart():
@@ -236,11 +191,6 @@ def test_cells_are_computed_anew_for_changed_labels_and_settings(configured, cla
     file.write_text(json.dumps(results), encoding="utf-8")
     evaluate(load_evaluation(configured))
     assert len(calls) == 3
-
-
-def test_vectors_that_are_no_numbers_find_nothing():
-    with pytest.raises(InputError, match="not finite"):
-        recall(np.full((3, 2), np.nan), np.ones((3, 2)))
 
 
 def test_a_system_that_is_not_there_keeps_its_cells(configured, caplog):
