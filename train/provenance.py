@@ -45,7 +45,7 @@ def _lineage(model: str) -> list[str]:
         return []
     folder = Path(model)
     if not folder.is_dir():
-        return [model]  # a hub id says what it is
+        return [model, _UNKNOWN]  # what taught it is not on record
     found = read_training(folder)
     before = found.get("lineage", [_UNKNOWN])
     return [folder.name, str(found.get("teacher", _UNKNOWN)), *before]

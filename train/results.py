@@ -7,6 +7,8 @@ from typing import Any
 
 from rubert_lite.errors import InputError
 
+from .stage import write_whole
+
 Results = Mapping[str, Mapping[str, Any]]
 
 # Cell of results.json -> (heading, the measure in it); the mean of these is a system's mean.
@@ -109,10 +111,8 @@ def _number(value: float | None, digits: int) -> str:
 def write_json(path: Path, results: Mapping[str, Any]) -> None:
     """Write results so that a reader never sees half of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
     text = json.dumps(results, ensure_ascii=False, indent=1)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.rename(path)
+    write_whole(path, f"{text}\n".encode())
 
 
 def insert(path: Path, name: str, lines: Sequence[str]) -> None:

@@ -246,7 +246,8 @@ def test_open_inference_protocol_in_binary(client, model):
     ):
         broken = ask(data, **{"inference-header-content-length": str(len(head))})
         assert broken.status_code == 400 and said in broken.json()["error"]
-    assert ask(head, **{"inference-header-content-length": "99999"}).status_code == 400
+    for given in ("99999", "9" * 5000):  # Python reads no numbers of thousands of digits
+        assert ask(head, **{"inference-header-content-length": given}).status_code == 400
 
 
 @pytest.mark.parametrize(

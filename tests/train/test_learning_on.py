@@ -272,7 +272,7 @@ def test_lineage_goes_back_as_far_as_it_is_recorded(tmp_path):
         ["empty", "unknown", "unknown"],
         ["whole", "owner/rubert", "owner/rubert"],
     ]
-    assert _lineage("") == [] and _lineage("owner/name") == ["owner/name"]
+    assert _lineage("") == [] and _lineage("owner/name") == ["owner/name", "unknown"]
 
 
 def test_a_checkpoint_of_other_origin_is_known_by_its_name(tmp_path):
