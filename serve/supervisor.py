@@ -60,18 +60,20 @@ class _Supervisor:
         self._metrics = metrics  # folder
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
-        self._stopping = False
+        self._stopping = self._hung_up = False  # what signals have asked for
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._reload)
+        signal.signal(signal.SIGHUP, self._hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # see hold_hangups
         self._workers = [self._start() for _ in range(self._settings.workers)]
         while not self._stopping:
             if not self._replace_dead():
                 logger.error("no worker could start: giving up")
                 return 1
+            if self._hung_up:
+                self._pass_on_hangup()
             time.sleep(0.2)
         for worker in self._workers:
             worker.process.terminate()
@@ -119,7 +121,11 @@ class _Supervisor:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
 
-    def _reload(self, number: int, frame: FrameType | None) -> None:
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        self._hung_up = True  # passed on by the loop: never while a worker is being replaced
+
+    def _pass_on_hangup(self) -> None:
+        self._hung_up = False  # first: one that comes now is passed on, too
         for worker in self._workers:
             if worker.process.pid is not None and worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGHUP)
