@@ -59,29 +59,44 @@ def compare(
     bar = tqdm(total=len(work), desc="compare", unit="cell", disable=None)
     for student, seed, task in work:
         bar.set_postfix_str(f"{student.name}, seed {seed}: {task.name}")
-        identity = _identity(config, student, task)
-        done = _read_results(path).get(student.name, {}).get("seeds", {}).get(str(seed), {})
-        if force or done.get("tasks", {}).get(task.name, {}).get("identity") != identity:
-            line = line_of(config, student, seed, force=force)
-            run_line(line, _BEFORE)
-            metrics = _training(line)["metrics"]
-            started = time.perf_counter()
-            scores = _tune(config, student, seed, task, line)
-            seconds = round(time.perf_counter() - started, 1)
-            with locked(path):  # other processes fill in other rows
-                results = _read_results(path)
-                row = results.setdefault(student.name, {"seeds": {}})
-                if row.get("facts", {}).get("shape") != _shape(line):  # else nothing has changed
-                    row["facts"] = _facts(line)
-                cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
-                cells["distil"] = metrics
-                cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
-                write_json(path, results)
-                _report(config, results)
+        line = line_of(config, student, seed, force=force)
+        # Another process that is asked for this cell, too, finds it done
+        with locked(line.folder(f"cell-{task.name}")):
+            identity = _identity(config, student, task)
+            done = _read_results(path).get(student.name, {}).get("seeds", {}).get(str(seed), {})
+            if force or done.get("tasks", {}).get(task.name, {}).get("identity") != identity:
+                _compute(config, student, seed, task, line, identity)
         bar.update()
     bar.close()
     with locked(path):
         _report(config, _read_results(path))
+
+
+def _compute(
+    config: CompareConfig,
+    student: ComparedStudent,
+    seed: int,
+    task: ComparedTask,
+    line: Line,
+    identity: str,
+) -> None:
+    """Make a student, unless it is there, tune it on a task, and write what it scores."""
+    path = Path(config.results)
+    run_line(line, _BEFORE)
+    metrics = _training(line)["metrics"]
+    started = time.perf_counter()
+    scores = _tune(config, student, seed, task, line)
+    seconds = round(time.perf_counter() - started, 1)
+    with locked(path):  # other processes fill in other rows
+        results = _read_results(path)
+        row = results.setdefault(student.name, {"seeds": {}})
+        if row.get("facts", {}).get("shape") != _shape(line):  # else nothing has changed
+            row["facts"] = _facts(line)
+        cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
+        cells["distil"] = metrics
+        cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
+        write_json(path, results)
+        _report(config, results)
 
 
 def compare_at_once(

@@ -81,8 +81,8 @@ class StudentConfig(Section):
     architecture: Literal["distilbert", "bert"] = "distilbert"
     dropout: float = Field(0.1, ge=0, lt=1)
     initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
-    # From the teacher (mean, fvt), or from which pieces stand near each other in the corpus.
-    initial_rows: Literal["random", "mean", "fvt", "cooccurrence"] = "fvt"
+    # From the teacher (see initialise), or from which pieces stand near each other in the corpus
+    initial_rows: Literal["random", "mean", "expected", "fvt", "cooccurrence"] = "fvt"
     # Evenly spaced ones, means of blocks, or those without which masked words are told worst
     initial_layers: Literal["random", "select", "average", "measured"] = "select"
     cut: Literal["topleft", "pca", "measured"] = "topleft"
@@ -241,10 +241,10 @@ def _contradictions(config: LineConfig) -> list[str]:
             )
     start = config.student
     if "measured" in (start.initial_layers, start.cut):
-        if not has_teacher or start.initial_rows not in ("fvt", "mean"):
+        if not has_teacher or start.initial_rows in ("random", "cooccurrence"):
             problems.append(
                 "student: initial_layers or cut = 'measured' needs a teacher and initial_rows ="
-                " 'fvt' or 'mean': without rows nothing tells its parts from each other"
+                " 'fvt', 'expected' or 'mean': without rows nothing tells its parts from each other"
             )
         if start.cut == "measured" and start.initial_layers not in ("select", "measured"):
             problems.append(

@@ -17,9 +17,10 @@ from .hidden import layer_blocks
 from .layers import Parts, layer_parts
 from .student import encoder, hidden_size, output_rows
 
-Rows = Literal["random", "mean", "fvt"]
+Rows = Literal["random", "mean", "expected", "fvt"]
 Layers = Literal["random", "select", "average"]
 Cut = Literal["topleft", "pca"]
+FROM_TEACHER: tuple[Rows, ...] = ("mean", "expected", "fvt")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Links:
 
     splits: Sequence[Sequence[int]]  # student ids of each teacher piece (the T2S map)
     sources: Sequence[Sequence[int]]  # teacher ids of each student piece: itself, or its parts
+    counts: Tensor | None = None  # float [V_t]: how often a teacher piece stands in the text
 
 
 @torch.no_grad()
@@ -44,7 +46,10 @@ def initialise(
 
     rows   mean: a piece's row is the mean of the rows of all teacher pieces whose split contains it
            (arXiv 2205.02340, the authors' init_weights); fvt: its own row, or the mean of the rows
-           of the teacher pieces it falls into (arXiv 2402.09977); random: untouched
+           of the teacher pieces it falls into (arXiv 2402.09977); expected: as mean, each teacher
+           piece as often as it stands in the text (`links.counts`): the row that the teacher would
+           have read, on average, where the student reads this piece; pieces that stand nowhere as
+           fvt; random: untouched
     layers select: evenly spaced teacher layers; average: the mean of each block of layers; numbers:
            these layers, counted from 0
     cut    topleft: the first dimensions, as published; pca: the top principal directions of the
@@ -126,17 +131,31 @@ def _fill_rows(
     basis: Tensor,
 ) -> None:
     _, target, target_bias = output_rows(student)
-    sources: list[list[int]] = [[] for _ in range(len(target))]
-    if rows == "mean":
-        for teacher_id, split in enumerate(links.splits):
-            for piece in set(split):
-                sources[piece].append(teacher_id)
-    else:
-        sources = [list(s) for s in links.sources]
-    for piece, found in enumerate(sources):
+    for piece, (found, weights) in enumerate(_sources(links, len(target), rows)):
         if found:
-            target[piece] = teacher_rows[found].float().mean(0) @ basis
-            target_bias[piece] = teacher_bias[found].float().mean()
+            share = (weights / weights.sum()).to(teacher_rows.device)
+            target[piece] = share @ teacher_rows[found].float() @ basis
+            target_bias[piece] = share @ teacher_bias[found].float()
+
+
+def _sources(links: Links, size: int, rows: Rows) -> list[tuple[list[int], Tensor]]:
+    """Return of each student piece the teacher pieces that make its row, and what each weighs."""
+    own = [(list(s), torch.ones(len(s))) for s in links.sources]
+    if rows == "fvt":
+        return own
+    counts = torch.ones(len(links.splits))
+    if rows == "expected":
+        assert links.counts is not None  # the caller's part
+        counts = links.counts
+    found: list[list[int]] = [[] for _ in range(size)]
+    for teacher_id, split in enumerate(links.splits):
+        if counts[teacher_id] > 0:
+            for piece in set(split):
+                found[piece].append(teacher_id)
+    sources = [(ids, counts[ids]) for ids in found]
+    if rows == "mean":  # as published: what is in no split keeps its random row
+        return sources
+    return [s if s[0] else o for s, o in zip(sources, own, strict=True)]
 
 
 def _fill_embedding_parts(student: nn.Module, teacher: nn.Module, basis: Tensor) -> None:

@@ -3,9 +3,10 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .config import StudentConfig
 from .cooccurrence import count_pairs, ppmi_rows
 from .folders import Line
 from .initialise import (
+    FROM_TEACHER,
     Cut,
     Layers,
     Links,
@@ -76,6 +78,9 @@ def start_student(line: Line, teacher: torch.nn.Module | None, *, resumed: bool)
                 ]
             )
         links = link(base, own, kept)
+        if initial == "expected":
+            counts = piece_counts(line.folder("03-shards"), rows, side="teacher")
+            links = replace(links, counts=counts)
         layers, cut = _measure(line, teacher, links)
         initialise(
             student,
@@ -112,7 +117,7 @@ def _measure(
     if c.cut == "measured":
         _check_heads(c, size)
     whole = _build(line, len(links.sources), **size)
-    assert c.initial_rows in ("mean", "fvt")  # the configuration is checked
+    assert c.initial_rows in FROM_TEACHER  # the configuration is checked
     initialise(whole, teacher, links, rows=c.initial_rows)
     pair = join_models(line, whole, None).to(default_device())
     texts = Texts.open(line.folder("03-shards"), "train")
@@ -177,9 +182,11 @@ def _fill_from_cooccurrence(student: torch.nn.Module, folder: Path) -> None:
         rows.copy_(ppmi_rows(*pairs, size, width) * _COOCCURRENCE_SCALE)
 
 
-def piece_counts(folder: Path, size: int) -> torch.Tensor:
-    """Count the student's pieces in the training shards: float [size]."""
+def piece_counts(
+    folder: Path, size: int, *, side: Literal["student", "teacher"] = "student"
+) -> torch.Tensor:
+    """Count the pieces of one side of the training shards: float [size]."""
     counts = np.zeros(size, dtype=np.int64)
     for shard in iter_shards(folder, "train"):
-        counts += np.bincount(shard.student.ids, minlength=size)
+        counts += np.bincount(getattr(shard, side).ids, minlength=size)
     return torch.from_numpy(counts).float()

@@ -1,5 +1,7 @@
 import json
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,28 @@ def test_several_students_at_once_fill_the_same_table(config, tmp_path, monkeypa
         compare_at_once(config, broken, jobs=2, only=["match"])
     with pytest.raises(ConfigError, match="--only x: no such student"):
         compare_at_once(config, command, jobs=2, only=["x"])
+
+
+def test_a_cell_that_two_are_asked_for_is_computed_once(config, monkeypatch):
+    compare(config, only=["teacher"])
+    began, may_end, tuned = threading.Event(), threading.Event(), []
+
+    def tune(*given):
+        tuned.append(given[3].name)
+        began.set()
+        assert may_end.wait(60)
+        return {"accuracy": 1.0, "macro_f1": 1.0}
+
+    monkeypatch.setattr(module, "_tune", tune)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(compare, config, only=["match"], seeds=[1])
+        assert began.wait(60)
+        second = pool.submit(compare, config, only=["match"], seeds=[1])
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.5)
+        may_end.set()
+        assert first.result(60) is second.result(60) is None
+    assert tuned == ["food", "mood"]
 
 
 def test_students_are_timed_as_they_would_run(config, monkeypatch):

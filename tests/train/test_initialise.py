@@ -59,6 +59,24 @@ def test_rows_and_bias_of_worked_pieces(rows: Any, sources: dict[str, list[str]]
     assert torch.equal(got[4], before[4])  # ы stands in no split: its random row stays
 
 
+def test_expected_rows_are_what_the_teacher_reads_there_on_average() -> None:
+    teacher = shaken(build(Shape(2, 16, 4, 24, 5, 16)))
+    student = build(Shape(2, 8, 4, 12, 5, 16))
+    counts = torch.tensor([6.0, 3.0, 0.0, 0.0, 1.0])  # of TEACHER_PIECES
+    sources = [*SOURCES[:4], [0, 3]]  # ы falls into дом and кот, if it could
+    links = Links(SPLITS, sources, counts)
+    before = output_rows(student)[1].clone()
+    initialise(student, teacher, links, rows="expected", layers="random")
+    _, given, given_bias = output_rows(teacher)
+    _, got, bias = output_rows(student)
+    torch.testing.assert_close(got[0], (6 * given[0] + 3 * given[1])[:8] / 9)
+    torch.testing.assert_close(got[1], (3 * given[1] + given[4])[:8] / 4)
+    torch.testing.assert_close(bias[1], (3 * given_bias[1] + given_bias[4]) / 4)
+    torch.testing.assert_close(got[3], given[3, :8])  # кот stands nowhere: as fvt
+    torch.testing.assert_close(got[4], (given[0] + given[3])[:8] / 2)
+    assert torch.equal(got[2], before[2])  # ##ик: nothing tells
+
+
 def test_fvt_takes_the_mean_of_the_teacher_pieces_of_a_new_piece() -> None:
     teacher, student = shaken(small()), small()
     initialise(student, teacher, Links([], [[3, 4]] + [[]] * (V - 1)), rows="fvt", layers="random")
