@@ -7,7 +7,7 @@ is a folder that is renamed into place; the one before it is removed only then.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Trainee:
     """Everything that training changes."""
 
     modules: Mapping[str, nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
 
 
 def save_state(folder: Path, trainee: Trainee, *, step: int, seconds: float = 0.0) -> None:
@@ -45,14 +45,15 @@ def save_state(folder: Path, trainee: Trainee, *, step: int, seconds: float = 0.
                 seen.add(value.data_ptr())
                 tensors[key] = value.detach().cpu().contiguous()
         save_file(tensors, partial / f"{name}.safetensors")
-    state = trainee.optimizer.state_dict()
     tensors, scalars = {}, {}
-    for index, values in state["state"].items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{key}"] = value.detach().cpu().contiguous()
-            else:
-                scalars[f"{index}.{key}"] = value
+    for number, optimizer in enumerate(trainee.optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                name = f"{_prefix(number)}{index}.{key}"
+                if isinstance(value, Tensor):
+                    tensors[name] = value.detach().cpu().contiguous()
+                else:
+                    scalars[name] = value
     save_file(tensors, partial / "optimizer.safetensors")
     (partial / "state.json").write_text(
         json.dumps({"step": step, "seconds": seconds, "scalars": scalars})
@@ -62,6 +63,11 @@ def save_state(folder: Path, trainee: Trainee, *, step: int, seconds: float = 0.
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old)
+
+
+def _prefix(number: int) -> str:
+    """Return what names of an optimizer's values begin with: those of the first with nothing."""
+    return f"{number}:" if number else ""
 
 
 def _sync(folder: Path) -> None:
@@ -92,12 +98,16 @@ def load_state(folder: Path, trainee: Trainee) -> tuple[int, float]:
                 f" unexpected {unexpected[:3]}): train into another folder or use --force"
             )
     meta: dict[str, Any] = json.loads((newest / "state.json").read_text())
-    values: dict[int, dict[str, Any]] = {}
-    for key, value in {**load_file(newest / "optimizer.safetensors"), **meta["scalars"]}.items():
-        index, field = key.split(".", 1)
-        values.setdefault(int(index), {})[field] = value
-    state = trainee.optimizer.state_dict()
-    trainee.optimizer.load_state_dict({"state": values, "param_groups": state["param_groups"]})
+    stored_values = {**load_file(newest / "optimizer.safetensors"), **meta["scalars"]}
+    for number, optimizer in enumerate(trainee.optimizers):
+        values: dict[int, dict[str, Any]] = {}
+        for name, value in stored_values.items():
+            prefix, _, key = name.rpartition(":")
+            if prefix == _prefix(number).rstrip(":"):
+                index, field = key.split(".", 1)
+                values.setdefault(int(index), {})[field] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": values, "param_groups": groups})
     return int(meta["step"]), float(meta.get("seconds", 0.0))
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rubert_lite.errors import ConfigError
 
 from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
+from .optimizer import optimizers_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Schedule:
     max_minutes: float = 0.0
     tokens_per_batch: int = 4096  # padded pieces of a micro-batch
     accumulation: int = 1  # micro-batches a step and process
+    optimizer: Literal["adamw", "muon"] = "adamw"  # see optimizer.py
     learning_rate: float = 5e-4
     warmup_share: float = 0.05
     decay: Literal["constant", "linear", "cosine"] = "linear"
@@ -105,14 +107,15 @@ def run_job(
     device = accelerator.device
     for module in job.modules.values():
         module.train()
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(job.modules, schedule.weight_decay),
-        lr=schedule.learning_rate,
-        betas=(0.9, schedule.beta2),
-        eps=schedule.epsilon,
-        fused=True,
+    optimizers = optimizers_of(
+        job.modules,
+        kind=schedule.optimizer,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        beta2=schedule.beta2,
+        epsilon=schedule.epsilon,
     )
-    trainee = Trainee(job.modules, optimizer)
+    trainee = Trainee(job.modules, optimizers)
     start, spent = load_state(out / "state", trainee)
     metrics = out / "metrics.jsonl"
     if accelerator.is_main_process:
@@ -139,8 +142,9 @@ def run_job(
         generator = torch.Generator(device=device).manual_seed(seed)
         seconds = time.perf_counter() - begun
         rate = schedule.rate(step, seconds=seconds)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         for _ in range(schedule.accumulation):
             item = next(batches)
             with accelerator.autocast():
@@ -153,8 +157,9 @@ def run_job(
             for p in parameters:
                 p.grad = accelerator.reduce(p.grad, "mean")
         norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         bar.update()
         done = step + 1
         ends = done == schedule.steps or schedule.time_share(seconds) == 1.0
@@ -182,17 +187,6 @@ def run_job(
 
 def _seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step * 1_009 + rank) % (1 << 63)
-
-
-def _parameter_groups(
-    modules: Mapping[str, nn.Module], weight_decay: float
-) -> list[dict[str, object]]:
-    """Decay matrices only: not biases, not norms."""
-    parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
 
 
 class _Log:

@@ -92,6 +92,7 @@ class SentenceConfig(Section):
     max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone
     tokens_per_batch: int = Field(8192, ge=16)
     accumulation: int = Field(1, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
     decay: Literal["constant", "linear", "cosine"] = "linear"

@@ -48,7 +48,7 @@ from train.loop import Schedule
 from train.recipe import Recipe
 shards, out = Path({shards!r}), Path(sys.argv[1])
 schedule = Schedule(steps=60, tokens_per_batch=128, accumulation=2, checkpoint_steps=7, log_steps=1,
-                    validate_steps=20, learning_rate=5e-3)
+                    validate_steps=20, learning_rate=5e-3, optimizer={optimizer!r})
 recipe = Recipe(alignment="reduce", hidden=0.5, contrastive=0.1, negatives=4, positions=40)
 distil(pair_of(TEACHER, STUDENT), Texts.open(shards, "train"), Texts.open(shards, "valid"),
        recipe=recipe, schedule=schedule, out=out)
@@ -56,11 +56,14 @@ distil(pair_of(TEACHER, STUDENT), Texts.open(shards, "train"), Texts.open(shards
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_exactly(tmp_path, write_tokenizer):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_that_was_killed_goes_on_exactly(tmp_path, write_tokenizer, optimizer):
     """kill -9 in the middle, twice: the losses equal those of a run that was left alone."""
     shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT)
     script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(root=str(ROOT), shards=str(tmp_path / "shards")))
+    script.write_text(
+        SCRIPT.format(root=str(ROOT), shards=str(tmp_path / "shards"), optimizer=optimizer)
+    )
 
     def start(name: str) -> subprocess.Popen[bytes]:
         (tmp_path / name).mkdir(exist_ok=True)
