@@ -266,7 +266,7 @@ def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
         current[student.name] = {"facts": row["facts"], "seeds": seeds}
     teacher = config.students[0].name
     columns = {t.name: (t.heading or t.name, t.score) for t in config.tasks}
-    counted = {t.name: columns[t.name] for t in config.tasks if not t.aside}
+    counted = {t.name: columns[t.name] for t in config.tasks if t.counted and not t.aside}
     if config.table:
         lines = comparison_table(current, teacher, columns, counted)
         insert(Path(config.table), "comparison", lines)

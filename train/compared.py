@@ -21,10 +21,13 @@ class ComparedTask(FinetuneConfig):
     heading: str = ""  # of its column
     # The teacher knows nothing of it: told for first seeds alone, not counted in what is kept
     aside: bool = False
+    counted: bool = True  # off: told, but no part of what a student keeps
 
     def tuning(self, *, given: bool = False) -> dict[str, Any]:
         """Return how students are tuned on it: all settings, or those `given` that differ."""
-        return self.model_dump(exclude={"heading", "score", "aside"}, exclude_defaults=given)
+        return self.model_dump(
+            exclude={"heading", "score", "aside", "counted"}, exclude_defaults=given
+        )
 
 
 class ComparedStudent(Section):

@@ -141,6 +141,7 @@ class FinetuneConfig(Section):
     label: str = "label"  # key of the label
     license: str  # of the labelled texts, for the model card
     source: str = ""  # checkpoint that gets the task; default: the student of this line
+    limit: int = Field(0, ge=0)  # records of `train` at most, drawn from all of it; 0: all
     labels: dict[str, str] = {}  # label in the file -> label of the model; empty: as they are
     balance: bool = False  # every class weighs the same, however rare
     soft: str = ""  # a tuned teacher (its 06-folder), whose probabilities replace the labels

@@ -128,7 +128,9 @@ def _batching(max_length: int) -> Batching:
 def class_weights(data: Labelled[Example]) -> Target:
     """Return weights [C] that give every class the same share of the training loss."""
     counts = np.bincount([e.label for e in data.train], minlength=len(data.labels))
-    weights: Target = (counts.sum() / (len(data.labels) * counts)).astype(np.float32)
+    # Few examples may lack a class: its weight is never used.
+    each = len(data.train) / (len(data.labels) * np.maximum(counts, 1))
+    weights: Target = each.astype(np.float32)
     return weights
 
 

@@ -13,7 +13,7 @@ from .distil import distil
 from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
 from .heads import Answers, Classes, Entities
-from .labelled import Keys, read_asked, read_labelled, read_tagged
+from .labelled import Keys, few, read_asked, read_labelled, read_tagged
 from .line_start import join_models
 from .loop import Schedule
 from .provenance import read_training
@@ -38,6 +38,7 @@ def finetune_head(line: Line) -> None:
             "data": fingerprint_files([c.train, c.dev], whole=True),
             "soft": fingerprint_source(c.soft),
         },
+        defaults=c.defaults(),
     )
 
     def work(out: Path) -> None:
@@ -123,8 +124,8 @@ def _texts(task: FinetuneConfig) -> Iterator[str]:
 def _kind(c: FinetuneConfig) -> Classes | Entities | Answers:
     train, dev = Path(c.train), Path(c.dev)
     if c.task == "token-classification":
-        return Entities(read_tagged(train, dev))
+        return Entities(few(read_tagged(train, dev), c.limit))
     if c.task == "question-answering":
-        return Answers(read_asked(train, dev))
+        return Answers(few(read_asked(train, dev), c.limit))
     data = read_labelled(train, dev, keys=Keys(c.text, c.pair, c.label), names=c.labels)
-    return Classes(data, c.balance)
+    return Classes(few(data, c.limit), c.balance)

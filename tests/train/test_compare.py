@@ -298,3 +298,19 @@ def test_a_task_aside_is_for_first_seeds_alone(config):
     assert [t.name for t in tasks_of(config, match, 1)] == [told.name, "b"]
     assert [t.name for t in tasks_of(config, match, 2)] == [told.name]
     assert [t.name for t in tasks_of(config, match, 1, ["b"])] == ["b"]
+
+
+def test_a_task_that_is_not_counted_is_told_of_all_seeds(config, tmp_path):
+    def kept():
+        lines = Path("README.md").read_text().splitlines()
+        return {w[1].strip(): w[-2].strip() for w in (t.split("|") for t in lines if "|" in t)}
+
+    compare(config, only=["teacher", "match"], tasks=["mood"])
+    assert kept()["match"] == ""  # not every task that counts
+    text = COMPARISON.replace('name = "food"\nheading', 'name = "food"\ncounted = false\nheading')
+    assert text != COMPARISON
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    config = load_comparison(tmp_path / "c.toml")
+    compare(config, only=["teacher", "match"], tasks=["mood"])  # nothing is left to do
+    assert "±" in kept()["match"] and kept()["teacher"] == "100.0"
+    assert [t.name for t in tasks_of(config, config.students[1], 2)] == ["food", "mood"]

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from rubert_lite.errors import InputError
-from train.labelled import Asked, Keys, Tagged, read_asked, read_labelled, read_tagged
+from train.heads import class_weights
+from train.labelled import Asked, Keys, Tagged, few, read_asked, read_labelled, read_tagged
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,25 @@ def test_questions_are_read_from_squads_format(tmp_path, caplog):
     path.write_text("[]")
     with pytest.raises(InputError, match="not SQuAD's format"):
         read_asked(path, path)
+
+
+def test_few_are_drawn_from_everywhere_and_the_same_each_time(tmp_path):
+    rows = [{"text": str(i), "label": int(i >= 990)} for i in range(1000)]
+    path = records(tmp_path / "all.jsonl", *rows)
+    whole = read_labelled(path, path, keys=Keys())
+    kept = few(whole, 100)
+    places = [int(e.text) for e in kept.train]
+    assert len(places) == 100 and places == sorted(set(places))
+    assert min(places) < 100 and max(places) > 900
+    assert few(whole, 100) == kept
+    assert kept.dev == whole.dev and kept.labels == whole.labels
+    for all_of_them in (0, 1000, 2000):
+        assert few(whole, all_of_them) is whole
+
+
+def test_a_label_that_the_few_lack_weighs_nothing_strange(tmp_path):
+    rows = [{"text": str(i), "label": int(i == 500)} for i in range(1000)]
+    path = records(tmp_path / "all.jsonl", *rows)
+    kept = few(read_labelled(path, path, keys=Keys()), 10)
+    assert {e.label for e in kept.train} == {0}
+    assert class_weights(kept).tolist() == [0.5, 5.0]
