@@ -23,7 +23,7 @@ from rubert_lite.errors import RubertLiteError
 from rubert_lite.normalize import normalize_text
 
 from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, rows_of, tasks_of
-from .comparison import comparison_table, plot_comparison
+from .comparison import comparison_table, plot_comparison, plot_decisive
 from .config import LineConfig
 from .corpus import expand
 from .folders import Line, fingerprint_source
@@ -272,3 +272,6 @@ def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
         insert(Path(config.table), "comparison", lines)
     if config.plot:
         plot_comparison(current, teacher, counted, Path(config.plot))
+    if config.decisive and config.decisive_plot:
+        told = {name: columns[name] for name in config.decisive}
+        plot_decisive(current, told, Path(config.decisive_plot))

@@ -53,7 +53,9 @@ class CompareConfig(Section):
     run: str  # folder of the students' runs
     results: str  # json file
     table: str = ""  # Markdown file, between `<!-- comparison -->` and `<!-- /comparison -->`
-    plot: str = ""  # png
+    plot: str = ""  # png: what is kept against parameters
+    decisive: list[str] = []  # tasks whose scores are drawn seed by seed
+    decisive_plot: str = ""  # png
     tuning: dict[str, Any] = {}  # of all tasks, unless they say otherwise
     students: list[ComparedStudent] = Field(min_length=1)
     tasks: list[ComparedTask] = Field(min_length=1)
@@ -82,6 +84,7 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> CompareConfig:
             if value not in scores
         ]
     known = {t.name for t in config.tasks}
+    problems += [f"decisive: no task {name!r}" for name in config.decisive if name not in known]
     for student in config.students:
         problems += [f"{student.name}: no task {t!r}" for t in student.tasks if t not in known]
         if sum(map(bool, (student.line, student.set, student.like))) > 1:

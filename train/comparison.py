@@ -95,10 +95,8 @@ def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, 
     }
     if not any(shares.values()):
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    pyplot = _pyplot()
+    from matplotlib import ticker
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
     drawn = sorted((fmean(kept), name) for name, kept in shares.items() if kept)
@@ -129,3 +127,55 @@ def plot_comparison(results: Mapping[str, Any], teacher: str, columns: Columns, 
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=110)
     pyplot.close(figure)
+
+
+def plot_decisive(results: Mapping[str, Any], columns: Columns, out: Path) -> None:
+    """Draw the scores on each of `columns` beside each other, every seed a dot, into a PNG.
+
+    Rows are students that have one of them, the largest first and of one size the best first. With
+    several seeds a line spans the standard deviation either side of the mean.
+    """
+    scores = {
+        name: [scores_of(found, t, s) for t, (_, s) in columns.items()]
+        for name, found in results.items()
+    }
+    named = [n for n in results if any(scores[n])]
+    if not named:
+        return
+
+    def place(name: str) -> tuple[float, float]:
+        first = next(values for values in scores[name] if values)
+        return results[name]["facts"]["parameters"], fmean(first)
+
+    named.sort(key=place)
+    pyplot = _pyplot()
+    figure, panels = pyplot.subplots(
+        1,
+        len(columns),
+        sharey=True,
+        squeeze=False,
+        figsize=(5 + 3.5 * len(columns), 1 + 0.24 * len(named)),
+        layout="constrained",
+    )
+    for number, (axes, (heading, _)) in enumerate(zip(panels[0], columns.values(), strict=True)):
+        for height, name in enumerate(named):
+            values = scores[name][number]
+            colour = f"C{sorted({place(n)[0] for n in named}).index(place(name)[0]) % 10}"
+            axes.plot(values, [height] * len(values), "o", color=colour, markersize=4, alpha=0.6)
+            if len(values) > 1:
+                bar = stdev(values)
+                axes.errorbar(fmean(values), height, xerr=bar, fmt="|", color=colour, capsize=3)
+        axes.set(title=heading)
+        axes.grid(alpha=0.3)
+    panels[0][0].set_yticks(range(len(named)), named, fontsize=8)
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

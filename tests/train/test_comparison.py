@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.comparison import comparison_table, kept_shares, plot_comparison
+from train.comparison import comparison_table, kept_shares, plot_comparison, plot_decisive
 
 
 def row(parameters, *seeds):
@@ -29,4 +29,17 @@ def test_the_table_tells_means_spreads_and_shares(tmp_path):
     told = comparison_table(results, "T", columns, {"a": columns["a"]})
     assert [line.split(" | ")[-1] for line in told[2:]] == ["100.0 |", "62.5 ± 17.7 |", "75.0 |"]
     plot_comparison(results, "T", columns, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_decisive_tasks_are_drawn_whatever_is_missing(tmp_path):
+    columns = {"a": ("A", "s"), "b": ("B", "s")}
+    plot_decisive({"none": row(1_000_000)}, columns, tmp_path / "p.png")
+    assert not (tmp_path / "p.png").exists()
+    results = {
+        "T": row(10_000_000, {"a": 0.8}),
+        "s": row(1_000_000, {"a": 0.6, "b": 0.5}, {"b": 0.4}),
+        "none": row(1_000_000),
+    }
+    plot_decisive(results, columns, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
