@@ -148,6 +148,8 @@ def plot_decisive(results: Mapping[str, Any], columns: Columns, out: Path) -> No
         return results[name]["facts"]["parameters"], fmean(first)
 
     named.sort(key=place)
+    sizes = sorted({place(name)[0] for name in named})
+    colours = {name: f"C{sizes.index(place(name)[0]) % 10}" for name in named}
     pyplot = _pyplot()
     figure, panels = pyplot.subplots(
         1,
@@ -159,8 +161,7 @@ def plot_decisive(results: Mapping[str, Any], columns: Columns, out: Path) -> No
     )
     for number, (axes, (heading, _)) in enumerate(zip(panels[0], columns.values(), strict=True)):
         for height, name in enumerate(named):
-            values = scores[name][number]
-            colour = f"C{sorted({place(n)[0] for n in named}).index(place(name)[0]) % 10}"
+            values, colour = scores[name][number], colours[name]
             axes.plot(values, [height] * len(values), "o", color=colour, markersize=4, alpha=0.6)
             if len(values) > 1:
                 bar = stdev(values)
