@@ -3,6 +3,7 @@
 Turned by orthonormal axes, vectors keep their cosines; only their prefixes change.
 """
 
+import io
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .batches import Texts, gather
+from .encoders import ROTATION
 from .items import Items
+from .stage import write_whole
 from .student import hidden_size, mean_pooled
 
 AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
@@ -95,6 +98,30 @@ def open_rotation(file: Path) -> NDArray[np.float32]:
     if (file.parent / AXES).is_file():
         axes = load_file(file.parent / AXES)["weight"].astype(np.float32)
         rotation = rotation @ axes.T
+    return rotation
+
+
+def write_rotation(rotation: NDArray[np.float32], out: Path) -> None:
+    """Write out/rotation.npy, all of it or nothing."""
+    data = io.BytesIO()
+    np.save(data, rotation)
+    write_whole(out / ROTATION, data.getvalue())
+
+
+def nearest_rotation(student: nn.Module, items: Items, *, seed: int) -> NDArray[np.float32]:
+    """Return the orthonormal [teacher's width, D] nearest to how a student answers to its teacher.
+
+    That is the polar factor U V^T of the linear map that brings the teacher's vectors nearest to
+    the student's, in squares over a sample of the items. Of a student that learnt vectors turned
+    by a rotation that is lost, it finds that again, nearly, since what the student does not know
+    shortens its answers more than it turns them.
+    """
+    rows = np.random.default_rng(seed).permutation(len(items))[:_SAMPLE]
+    vectors = pooled_vectors(student, items, rows).astype(np.float64)
+    targets = items.targets.vectors(items.pairs[rows]).astype(np.float64)
+    answers = np.linalg.lstsq(targets, vectors, rcond=1e-6)[0]
+    left, _, right = np.linalg.svd(answers, full_matrices=False)
+    rotation: NDArray[np.float32] = (left @ right).astype(np.float32)
     return rotation
 
 

@@ -18,9 +18,11 @@ from rubert_lite.errors import InputError
 from .batches import pad_ids
 from .student import attention, default_device, hidden_size, load_masked_lm, mean_pooled
 
+ROTATION = "rotation.npy"  # [teacher's width, D], of a student that learnt rotated vectors
+
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
-_TOKENS = 32_768  # padded pieces of a batch
+_TOKENS = {"cuda": 32_768, "cpu": 8192}  # padded pieces of a batch
 _TEXTS = 4096  # tokenised together
 
 
@@ -28,17 +30,18 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
     """Return a function from texts to unit vectors [texts, width] of a sentence encoder.
 
     `source` is a directory of sentence-transformers or its hub id, a package of rubert_lite
-    (faster on a CPU), or the folder of a sentence stage: its vectors are turned back into the space
-    of the teacher that it learnt from (rotation.npy). Raises InputError when it cannot be loaded.
+    (faster on a CPU without AMX), or the folder of a sentence stage: its vectors are turned back
+    into the space of the teacher that it learnt from (rotation.npy). Raises InputError when it
+    cannot be loaded.
     """
     folder = Path(source)
     if (folder / "manifest.json").is_file():
         return rubert_lite.load(source).encode
-    if (folder / "rotation.npy").is_file():
+    if (folder / ROTATION).is_file():
         training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         length = int(training["config"]["sentence"]["max_length"])
-        return _open_mean_pooled(folder, length, np.load(folder / "rotation.npy"))
-    if default_device().type == "cuda" and (length := _mean_pooled_length(folder)):
+        return _open_mean_pooled(folder, length, np.load(folder / ROTATION))
+    if _multiplies_bfloat16(default_device()) and (length := _mean_pooled_length(folder)):
         return _open_mean_pooled(folder, length)
     from sentence_transformers import SentenceTransformer
 
@@ -63,6 +66,13 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
         return vectors
 
     return encode
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Say whether a device has units for it; with AMX torch outruns onnxruntime's fp32 twice."""
+    if device.type == "cpu":
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return device.type == "cuda"
 
 
 def _mean_pooled_length(folder: Path) -> int:
@@ -101,15 +111,16 @@ def _open_mean_pooled(
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(length)
     tokenizer.no_padding()
-    half = torch.bfloat16 if device.type == "cuda" else torch.float32
+    tokens = _TOKENS["cuda" if device.type == "cuda" else "cpu"]
+    half = _multiplies_bfloat16(device)
 
     @torch.inference_mode()
     def read(encodings: Sequence[Encoding]) -> Iterator[NDArray[np.float32]]:
         start = 0
         while start < len(encodings):
-            count = max(1, _TOKENS // len(encodings[start].ids))  # the longest comes first
+            count = max(1, tokens // len(encodings[start].ids))  # the longest comes first
             ids, mask = pad_ids([e.ids for e in encodings[start : start + count]], 0)
-            with torch.autocast(device.type, half, enabled=half != torch.float32):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 pooled = mean_pooled(model, ids.to(device), mask.to(device))
             vectors = F.normalize(
                 pooled.float() if turn is None else pooled.float() @ turn.T, dim=1

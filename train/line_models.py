@@ -11,12 +11,13 @@ from tokenizers import Tokenizer
 
 from rubert_lite.errors import ConfigError
 
-from .axes import write_axes
+from .axes import nearest_rotation, write_axes, write_rotation
 from .batches import Texts
 from .checkpoint import has_state, write_checkpoint
 from .config import DistilConfig, StudentConfig
 from .corpus import expand
 from .distil import distil
+from .encoders import ROTATION
 from .folders import Line, fingerprint_source
 from .graded import GradedPairs
 from .items import Items
@@ -119,9 +120,9 @@ def train_sentence(line: Line) -> None:
         teacher = load_teacher(line) if spoken else None
         if teacher is not None:
             _comparable_states(line, student, teacher)
-        if c.source and c.projection == "rotation":
-            _keep_space(source, out, (targets.width, hidden_size(student)))
         items = Items.open(data, "train", targets, pad_id=pad_id)
+        if c.source and c.projection == "rotation" and not (out / ROTATION).exists():
+            _keep_space(source, out, student, items, seed=c.seed)
 
         def mix(trained: torch.nn.Module) -> None:
             mix_weights(trained, _learns_on(line, source), c.start_share)
@@ -186,13 +187,21 @@ def _learns_on(line: Line, source: Path) -> torch.nn.Module:
     return student
 
 
-def _keep_space(source: Path, out: Path, shape: tuple[int, int]) -> None:
-    """Let a student that learns on keep to the space it is in: the rotation that it learnt by."""
-    turned = source / "rotation.npy"
+def _keep_space(
+    source: Path, out: Path, student: torch.nn.Module, items: Items, *, seed: int
+) -> None:
+    """Let a student that learns on keep to the space it is in: the rotation that it learnt by.
+
+    A package has none: it is found by what the student says. One that was never taught sentences
+    is in no such space.
+    """
+    turned = source / ROTATION
     if not turned.is_file():
-        logger.info("%s: has no rotation.npy: its vectors go into a new space", source)
+        if read_training(source)["config"].get("sentence"):
+            logger.info("%s: has no %s: it is found by its vectors", source, ROTATION)
+            write_rotation(nearest_rotation(student, items, seed=seed), out)
         return
-    found = np.load(turned).shape
+    found, shape = np.load(turned).shape, (items.targets.width, hidden_size(student))
     if found != shape:
         raise ConfigError(
             [
@@ -200,8 +209,7 @@ def _keep_space(source: Path, out: Path, shape: tuple[int, int]) -> None:
                 f" {shape[1]}: learn on from the same teachers, or with another projection"
             ]
         )
-    if not (out / "rotation.npy").exists():
-        shutil.copyfile(turned, out / "rotation.npy")
+    shutil.copyfile(turned, out / ROTATION)
 
 
 def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> Sources:

@@ -1,6 +1,5 @@
 """Distil the vectors of a sentence encoder into a student, in one language or across two."""
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, repeat
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 
 from rubert_lite.errors import ConfigError
 
+from .axes import write_rotation
 from .bag import Bag
 from .batches import Batch, Texts, plan
+from .encoders import ROTATION
 from .graded import GradedBatch, graded_loss
 from .hidden import hidden_cosine
 from .items import Items, SentenceBatch, find_rotation
@@ -30,7 +31,6 @@ from .rows import four_bit_rows
 from .sentence_losses import ranking, similarity_kl
 from .sentence_recipe import Sentences, Sources
 from .sentence_validate import comparable, validate_sentences
-from .stage import write_whole
 from .student import hidden_size, mean_pooled
 from .validate import validate
 
@@ -165,11 +165,9 @@ def distil_sentences(
 
 def _rotation(items: Items, width: int, seed: int, out: Path) -> NDArray[np.float32]:
     """Find the rotation of the targets, or read the one that a resumed run began with."""
-    file = out / "rotation.npy"
+    file = out / ROTATION
     if not file.is_file():
-        data = io.BytesIO()
-        np.save(data, find_rotation(items.targets, width, seed=seed))
-        write_whole(file, data.getvalue())
+        write_rotation(find_rotation(items.targets, width, seed=seed), out)
     rotation: NDArray[np.float32] = np.load(file)
     return rotation
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from train import axes
-from train.axes import open_rotation, pooled_vectors, write_axes
+from train.axes import nearest_rotation, open_rotation, pooled_vectors, write_axes
 from train.items import Items
 from train.student import Shape, build, mean_pooled
 
@@ -76,3 +76,29 @@ def test_a_teacher_is_turned_as_its_student_is(tmp_path):
     taught = rng.normal(size=(50, 24)).astype(np.float32)
     student = (taught @ rotation) @ turn.T.astype(np.float32)  # it learnt all, and was turned
     assert np.allclose(taught @ open_rotation(tmp_path / "rotation.npy"), student, atol=1e-4)
+
+
+def test_a_lost_rotation_is_found_again(student, items, monkeypatch):
+    """By vectors that keep to it but for noise, more in some dimensions than in others."""
+    chance = np.random.default_rng(4)
+    targets = chance.normal(size=(2000, 12)) * np.linspace(3, 1, 12)
+    rotation = np.linalg.qr(chance.normal(size=(12, 8)))[0]
+    noise = chance.normal(size=(2000, 8)) * np.linspace(0.1, 0.3, 8)
+
+    class Known:
+        pairs = np.arange(2000)
+        targets: "Known"
+
+        def __len__(self):
+            return 2000
+
+        def vectors(self, rows):
+            return targets[rows].astype(np.float16)
+
+    known = Known()
+    known.targets = known
+    said = (targets @ rotation + noise).astype(np.float32)
+    monkeypatch.setattr(axes, "pooled_vectors", lambda _, __, rows: said[rows])
+    found = nearest_rotation(student, known, seed=1)
+    np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-5)
+    assert np.abs(targets @ found - targets @ rotation).mean() < 0.1 * np.abs(targets).mean()

@@ -1,6 +1,7 @@
 """Sentence encoders that teach: what is read without sentence-transformers, and in whose space."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from tests.train.conftest import wordpiece
+from train import encoders
 from train.encoders import _mean_pooled_length, _open_mean_pooled, open_encoder
 
 TEXTS = ["привет мир", "дом", "", "мир " * 40]
@@ -50,10 +52,23 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_mean_pooled_bert_gives_the_vectors_of_sentence_transformers(folder):
+@pytest.fixture(params=[False, True], ids=["fp32", "bf16"])
+def half(request, monkeypatch):
+    """Of processors, some multiply in half precision."""
+    monkeypatch.setattr(encoders, "_multiplies_bfloat16", lambda _: request.param)
+    return request.param
+
+
+def test_a_mean_pooled_bert_gives_the_vectors_of_sentence_transformers(folder, monkeypatch):
+    monkeypatch.setattr(encoders, "_multiplies_bfloat16", lambda _: False)
     assert _mean_pooled_length(folder) == 12
     found = _open_mean_pooled(folder, 12)(TEXTS)
-    np.testing.assert_allclose(found, open_encoder(str(folder))(TEXTS), atol=1e-5)
+    expected = open_encoder(str(folder))(TEXTS)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    monkeypatch.setattr(encoders, "_multiplies_bfloat16", lambda _: True)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # is not needed
+    rounded = open_encoder(str(folder))(TEXTS)
+    assert 1e-5 < np.abs(rounded - expected).max() < 0.02
 
 
 @pytest.mark.parametrize(
@@ -75,7 +90,7 @@ def test_other_encoders_are_left_to_sentence_transformers(folder, file, data):
     assert _mean_pooled_length(folder) == 0
 
 
-def test_a_student_answers_in_the_space_of_its_teacher(folder):
+def test_a_student_answers_in_the_space_of_its_teacher(folder, half):
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(24, 16)))[0].astype(np.float32)
     np.save(folder / "rotation.npy", rotation)
     training = {"config": {"sentence": {"max_length": 12}}}

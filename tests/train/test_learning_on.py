@@ -12,9 +12,12 @@ from transformers import DistilBertConfig, DistilBertModel
 
 from rubert_lite.errors import ConfigError
 from train import line_models, line_vectors
+from train.axes import nearest_rotation
 from train.config import load_config
 from train.folders import Line
+from train.items import Items, find_rotation
 from train.line import STAGES, run_line
+from train.line_vectors import open_targets
 from train.pairs import read_lines
 from train.provenance import _lineage, read_training
 from train.student import encoder, load_masked_lm, mean_pooled
@@ -246,6 +249,25 @@ def test_who_learns_on_keeps_to_its_space(released):
     np.save(file, turned)
     run_line(third, UNTIL_SENTENCE)
     assert (np.load(third.folder("05-sentence") / "rotation.npy") == turned).all()
+
+
+def test_the_space_of_a_package_is_found_by_its_vectors(released):
+    """It has no rotation.npy; what was never taught sentences is in no space to keep."""
+    line = Line(load_config(Path("more.toml")))
+    run_line(line, UNTIL_SENTENCE)
+    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
+    found = np.load(line.folder("05-sentence") / "rotation.npy")
+    near = nearest_rotation(load_masked_lm(released, headless=True), items, seed=42)
+    np.testing.assert_allclose(found, near, atol=1e-5)
+    own = find_rotation(items.targets, near.shape[1], seed=42)
+    assert np.abs(near - own).max() > 0.1
+    told = json.loads((released / "training.json").read_text(encoding="utf-8"))
+    del told["config"]["sentence"]
+    (released / "training.json").write_text(json.dumps(told), encoding="utf-8")
+    line = Line(load_config(Path("more.toml"), ["run=runs/untaught"]))
+    run_line(line, UNTIL_SENTENCE)
+    found = np.load(line.folder("05-sentence") / "rotation.npy")
+    np.testing.assert_allclose(found, own, atol=1e-5)
 
 
 def test_a_package_learns_on_by_its_manifest(released):
