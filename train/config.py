@@ -277,6 +277,8 @@ def _contradictions(config: LineConfig) -> list[str]:
         problems.append("sentence: all of regression, contrastive and similarity are 0")
     if sentence and sentence.start_share and not sentence.source:
         problems.append("sentence.start_share keeps weights of sentence.source: none is given")
+    if sentence and sentence.mix_with and not sentence.start_share:
+        problems.append("sentence.mix_with is kept by sentence.start_share: set that above 0")
     if sentence and sentence.bag and not sentence.language:
         problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
     if sentence:

@@ -98,7 +98,9 @@ def train_sentence(line: Line) -> None:
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks], whole=True)
     elsewhere = {"teacher", "teacher_name", "plain_teacher", "plain_share", "sources", "exclude"}
-    elsewhere |= {"source", "directory", "items", "cache"}
+    elsewhere |= {"source", "mix_with", "directory", "items", "cache"}
+    if c.mix_with:
+        inputs["mix_with"] = fingerprint_source(c.mix_with)
     settings = c.model_dump(exclude=elsewhere)
     defaults = {k: v for k, v in c.defaults().items() if k not in elsewhere}
     stage = Stage(
@@ -125,7 +127,7 @@ def train_sentence(line: Line) -> None:
             _keep_space(source, out, student, items, seed=c.seed)
 
         def mix(trained: torch.nn.Module) -> None:
-            mix_weights(trained, _learns_on(line, source), c.start_share)
+            mix_weights(trained, _learns_on(line, Path(c.mix_with or source)), c.start_share)
 
         result = distil_sentences(
             join_models(line, student, teacher),
@@ -178,7 +180,7 @@ def _learns_on(line: Line, source: Path) -> torch.nn.Module:
     if len({json.dumps(s["model"]["vocab"], sort_keys=True) for s in specs}) > 1:
         raise ConfigError(
             [
-                f"sentence.source: {source} has other pieces than the line: set vocabulary.method ="
+                f"{source} has other pieces than the line: set vocabulary.method ="
                 f' "full" and vocabulary.tokenizer = "{source}"'
             ]
         )

@@ -52,8 +52,10 @@ class SentenceConfig(Section):
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
     # distil-16k --variants safetensors` writes; default: the student of this line
     source: str = ""
-    # Of a student that learns on: the share of the weights it began with in those that are kept
+    # Of a student that learns on: the share of the weights it began with in those that are kept, or
+    # of those of `mix_with`, a checkpoint of the same shape and vocabulary that it comes from
     start_share: float = Field(0.0, ge=0, lt=1)
+    mix_with: str = ""
     # A second sentence encoder, whose vectors the texts of 01-corpus should get: directory, hub id,
     # package, or a 05-sentence folder (its vectors are turned back into its own teacher's space)
     plain_teacher: str = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import DistilBertConfig, DistilBertModel
 
 from rubert_lite.errors import ConfigError
@@ -129,6 +129,28 @@ def test_a_share_of_the_first_weights_can_stay(released):
     ]
     scores = [t["metrics"]["sentence"]["cosine"] for t in told]
     assert scores[0] != scores[1]  # judged as it is kept
+
+
+def test_the_share_can_be_of_other_weights(released):
+    """Of a checkpoint that is not the one that learns on, but of its shape."""
+    other = shutil.copytree(released, "other")
+    weights = load_file(f"{other}/model.safetensors")
+    name = "transformer.layer.0.attention.q_lin.weight"
+    save_file({**weights, name: weights[name] + 1}, f"{other}/model.safetensors", {"format": "pt"})
+    changes = ["run=runs/mixed", "sentence.start_share=0.25", 'sentence.mix_with="other"']
+    lines = [Line(load_config(Path("more.toml"), c)) for c in ([], changes)]
+    for line in lines:
+        run_line(line, UNTIL_SENTENCE)
+    after, mixed = (
+        encoder(load_masked_lm(line.folder("05-sentence"))).state_dict()[name].numpy()
+        for line in lines
+    )
+    np.testing.assert_allclose(mixed, 0.75 * after + 0.25 * (weights[name] + 1), atol=1e-6)
+    save_file(weights, f"{other}/model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match="inputs mix_with"):
+        run_line(Line(load_config(Path("more.toml"), changes)), ["sentence"])
+    with pytest.raises(ConfigError, match=r"mix_with .*start_share"):
+        load_config(Path("more.toml"), ['sentence.mix_with="other"'])
 
 
 def test_other_pieces_are_told(released):
