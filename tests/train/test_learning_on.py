@@ -19,7 +19,6 @@ from train.items import Items, find_rotation
 from train.line import STAGES, run_line
 from train.line_vectors import open_targets
 from train.pairs import read_lines
-from train.provenance import _lineage, read_training
 from train.student import encoder, load_masked_lm, mean_pooled
 
 from .toy_line import CORPUS, STUDENT, write_words
@@ -141,10 +140,8 @@ def test_the_share_can_be_of_other_weights(released):
     lines = [Line(load_config(Path("more.toml"), c)) for c in ([], changes)]
     for line in lines:
         run_line(line, UNTIL_SENTENCE)
-    after, mixed = (
-        encoder(load_masked_lm(line.folder("05-sentence"))).state_dict()[name].numpy()
-        for line in lines
-    )
+    folders = (line.folder("05-sentence") for line in lines)
+    after, mixed = (encoder(load_masked_lm(f)).state_dict()[name].numpy() for f in folders)
     np.testing.assert_allclose(mixed, 0.75 * after + 0.25 * (weights[name] + 1), atol=1e-6)
     save_file(weights, f"{other}/model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match="inputs mix_with"):
@@ -286,9 +283,8 @@ def test_the_space_of_a_package_is_found_by_its_vectors(released):
     told = json.loads((released / "training.json").read_text(encoding="utf-8"))
     del told["config"]["sentence"]
     (released / "training.json").write_text(json.dumps(told), encoding="utf-8")
-    line = Line(load_config(Path("more.toml"), ["run=runs/untaught"]))
-    run_line(line, UNTIL_SENTENCE)
-    found = np.load(line.folder("05-sentence") / "rotation.npy")
+    run_line(Line(load_config(Path("more.toml"), ["run=runs/untaught"])), UNTIL_SENTENCE)
+    found = np.load("runs/untaught/05-sentence/rotation.npy")
     np.testing.assert_allclose(found, own, atol=1e-5)
 
 
@@ -302,24 +298,3 @@ def test_a_package_learns_on_by_its_manifest(released):
     run_line(line, UNTIL_SENTENCE)
     training = json.loads((line.folder("05-sentence") / "training.json").read_text())
     assert [c["name"] for c in training["corpora"]] == ["words", "pairs"]
-
-
-def test_lineage_goes_back_as_far_as_it_is_recorded(tmp_path):
-    folders = [tmp_path / name for name in ("bare", "empty", "whole")]
-    for folder in folders:
-        folder.mkdir()
-    (folders[1] / "manifest.json").write_text('{"provenance": {}}', encoding="utf-8")
-    known = {"teacher": "owner/rubert", "lineage": ["owner/rubert"]}
-    (folders[2] / "training.json").write_text(json.dumps(known), encoding="utf-8")
-    assert [_lineage(str(f)) for f in folders] == [
-        ["bare", "unknown (bare)", "unknown"],
-        ["empty", "unknown", "unknown"],
-        ["whole", "owner/rubert", "owner/rubert"],
-    ]
-    assert _lineage("") == [] and _lineage("owner/name") == ["owner/name", "unknown"]
-
-
-def test_a_checkpoint_of_other_origin_is_known_by_its_name(tmp_path):
-    found = read_training(tmp_path)
-    assert found["teacher"] == f"unknown ({tmp_path.name})"
-    assert (found["corpora"], found["config"], found["metrics"]) == ([], {}, {})
