@@ -33,6 +33,9 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
     (faster on a CPU without AMX), or the folder of a sentence stage: its vectors are turned back
     into the space of the teacher that it learnt from (rotation.npy). Raises InputError when it
     cannot be loaded.
+
+    On devices that multiply it a BERT reads in bfloat16: vectors differ between machines
+    (mean cosine .99998).
     """
     folder = Path(source)
     if (folder / "manifest.json").is_file():
