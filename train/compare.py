@@ -18,22 +18,28 @@ from typing import Any
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from rubert_lite import Model, __version__
+from rubert_lite import Model
 from rubert_lite.errors import RubertLiteError
 from rubert_lite.normalize import normalize_text
 
 from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, rows_of, tasks_of
 from .comparison import comparison_table, plot_comparison, plot_decisive
 from .config import LineConfig
-from .corpus import expand
-from .folders import Line, fingerprint_source
+from .folders import Line
+from .identity import (
+    cell_identity,
+    check_text,
+    current_cells,
+    mark_teachers,
+    teacher_weights,
+    text_read,
+)
 from .line import run_line
 from .line_tasks import finetune_head, learn_task_words
 from .pairs import read_lines
 from .parallel import locked, run_rows
 from .results import insert, write_json
 from .speed import exported, milliseconds
-from .stage import fingerprint_files
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +68,7 @@ def compare(
         line = line_of(config, student, seed, force=force)
         # Another process that is asked for this cell, too, finds it done
         with locked(line.folder(f"cell-{task.name}")):
-            identity = _identity(config, student, task)
+            identity = cell_identity(config, student, task)
             done = _read_results(path).get(student.name, {}).get("seeds", {}).get(str(seed), {})
             if force or done.get("tasks", {}).get(task.name, {}).get("identity") != identity:
                 _compute(config, student, seed, task, line, identity)
@@ -82,7 +88,11 @@ def _compute(
 ) -> None:
     """Make a student, unless it is there, tune it on a task, and write what it scores."""
     path = Path(config.results)
+    run_line(line, _BEFORE[:1])  # before an hour is spent on what cannot stand beside the rest
+    text = text_read(line)
+    check_text(current_cells(config, _read_results(path)), text, path)
     run_line(line, _BEFORE)
+    origin = {"text": text, "teacher": teacher_weights(config)}
     metrics = _training(line)["metrics"]
     started = time.perf_counter()
     scores = _tune(config, student, seed, task, line)
@@ -93,7 +103,7 @@ def _compute(
         if row.get("facts", {}).get("shape") != _shape(line):  # else nothing has changed
             row["facts"] = _facts(line)
         cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
-        cells["distil"] = metrics
+        cells |= {"distil": metrics, "made_from": origin}
         cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
         write_json(path, results)
         _report(config, results)
@@ -151,36 +161,6 @@ def measure_speed(config: CompareConfig) -> None:
 
 def _read_results(path: Path) -> dict[str, Any]:
     return _read(path) if path.is_file() else {}
-
-
-def _identity(config: CompareConfig, student: ComparedStudent, task: ComparedTask) -> str:
-    """Identify what a cell follows from, but for the seed: settings, teachers, texts, version."""
-    line = line_of(config, student, 0)
-    parts: dict[str, Any] = {
-        "line": _followed(line),
-        "task": task.tuning(given=True),
-        "data": fingerprint_files([task.train, task.dev], whole=True),
-        "version": __version__,
-    }
-    if student.tuning:
-        parts["tuning"] = student.tuning
-    if student.soft or student.words:
-        parts |= {"soft": student.soft, "words": student.words}
-        parts["teacher"] = _identity(config, config.students[0], task)
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _followed(line: Line) -> dict[str, Any]:
-    """Return what the student of a line follows from, its teacher's line included."""
-    c = line.config
-    found: dict[str, Any] = {
-        "settings": c.model_dump(exclude={"run", "sentence", "finetune"}, exclude_defaults=True),
-        "texts": fingerprint_files(p for s in c.corpus.sources for p in expand(s.files, s.name)),
-        "teacher": fingerprint_source(c.teacher.path),
-    }
-    if c.teacher.config:
-        found["teacher"] = _followed(line.teacher_line())
-    return found
 
 
 def _tune(
@@ -248,28 +228,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
     """Write table and picture of the cells that the configuration asks for as it stands."""
-    current: dict[str, Any] = {}
-    for student in config.students:
-        row = results.get(student.name)
-        if row is None:
-            continue
-        wanted = {
-            t.name: _identity(config, student, t)
-            for t in tasks_of(config, student, student.seeds[0])
-        }
-        seeds = {}
-        for seed in map(str, student.seeds):
-            cells = row["seeds"].get(seed, {"tasks": {}})["tasks"]
-            seeds[seed] = {
-                "tasks": {n: c for n, c in cells.items() if c["identity"] == wanted.get(n)}
-            }
-        current[student.name] = {"facts": row["facts"], "seeds": seeds}
     teacher = config.students[0].name
+    current = mark_teachers(current_cells(config, results), teacher)
     columns = {t.name: (t.heading or t.name, t.score) for t in config.tasks}
     counted = {t.name: columns[t.name] for t in config.tasks if t.counted and not t.aside}
     if config.table:
         lines = comparison_table(current, teacher, columns, counted)
-        insert(Path(config.table), "comparison", lines)
+        insert(Path(config.table), config.table_name, lines)
     if config.plot:
         plot_comparison(current, teacher, counted, Path(config.plot))
     if config.decisive and config.decisive_plot:

@@ -52,7 +52,8 @@ class CompareConfig(Section):
     line: str  # TOML of the training line that students change
     run: str  # folder of the students' runs
     results: str  # json file
-    table: str = ""  # Markdown file, between `<!-- comparison -->` and `<!-- /comparison -->`
+    table: str = ""  # Markdown file, between `<!-- table_name -->` and `<!-- /table_name -->`
+    table_name: str = "comparison"
     plot: str = ""  # png: what is kept against parameters
     decisive: list[str] = []  # tasks whose scores are drawn seed by seed
     decisive_plot: str = ""  # png

@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 
 from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec
+from train.compared import CompareConfig, load_comparison
+
+from .toy_comparison import COMPARISON, LINE, TEACHER
+from .toy_line import write_words
 
 ALPHABET = "абвгдеёжзийклмнопрстуфхцчшщъыьэюяАБВДКМНПСТ0123456789.,!?-"
 
@@ -36,3 +40,17 @@ def write_tokenizer(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture
+def comparison(tmp_path: Path, monkeypatch) -> CompareConfig:
+    """A comparison of tiny students, in a folder of its own that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    lines = write_words(tmp_path)
+    rows = [{"text": t, "label": str("суп" in t)} for t in lines[:40]]
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / "food.jsonl").write_text(text, encoding="utf-8")
+    for name, value in (("line", LINE), ("teacher", TEACHER), ("c", COMPARISON)):
+        (tmp_path / f"{name}.toml").write_text(value, encoding="utf-8")
+    (tmp_path / "README.md").write_text("<!-- comparison -->\n<!-- /comparison -->\n")
+    return load_comparison(tmp_path / "c.toml")

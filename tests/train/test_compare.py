@@ -11,21 +11,12 @@ from train import compare as module
 from train.compare import compare, compare_at_once, measure_speed
 from train.compared import load_comparison, rows_of, tasks_of
 
-from .toy_comparison import COMPARISON, LINE, TEACHER
-from .toy_line import write_words
+from .toy_comparison import COMPARISON, TEACHER
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    lines = write_words(tmp_path)
-    rows = [{"text": t, "label": str("суп" in t)} for t in lines[:40]]
-    text = "".join(json.dumps(r) + "\n" for r in rows)
-    (tmp_path / "food.jsonl").write_text(text, encoding="utf-8")
-    for name, value in (("line", LINE), ("teacher", TEACHER), ("c", COMPARISON)):
-        (tmp_path / f"{name}.toml").write_text(value, encoding="utf-8")
-    (tmp_path / "README.md").write_text("<!-- comparison -->\n<!-- /comparison -->\n")
-    return load_comparison(tmp_path / "c.toml")
+def config(comparison):
+    return comparison
 
 
 def test_a_table_is_there_after_every_cell(config, monkeypatch):
@@ -78,19 +69,6 @@ def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
     (tmp_path / "food.jsonl").write_text("\n".join(rows[1:]) + "\n", encoding="utf-8")
     compare(changed_config, only=["teacher"])
     assert tuned == ["food", "mood"]
-
-
-def test_what_a_student_follows_from_is_in_its_identity(config, tmp_path):
-    def identities():
-        found = load_comparison(tmp_path / "c.toml")
-        return {s.name: module._identity(found, s, found.tasks[0]) for s in found.students}
-
-    before = identities()
-    (tmp_path / "teacher.toml").write_text(TEACHER + "mlm = 0.9\n", encoding="utf-8")
-    after = identities()
-    assert all(before[name] != after[name] for name in before)
-    (tmp_path / "words.txt").write_text("другие слова\n", encoding="utf-8")
-    assert all(after[name] != now for name, now in identities().items())
 
 
 def test_the_table_has_the_cells_of_the_configuration_as_it_stands(config, tmp_path):
