@@ -97,6 +97,8 @@ def _introduction(manifest: Manifest, training: Mapping[str, Any]) -> list[str]:
         ]
     if training.get("weights"):
         lines += ["", f"Weights: {training['weights']}."]
+    if training.get("began_with"):
+        lines += ["", f"It learnt on from weights {training['began_with']}."]
     lineage = training.get("lineage")
     if isinstance(lineage, list):
         known = [str(name).casefold() for name in lineage]

@@ -16,7 +16,7 @@ from .heads import Answers, Classes, Entities
 from .labelled import Keys, few, read_asked, read_labelled, read_tagged
 from .line_start import join_models
 from .loop import Schedule
-from .provenance import read_training
+from .provenance import add_corpora, read_training, tell_changed
 from .recipe import Recipe
 from .shards import build_shards
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
@@ -47,9 +47,11 @@ def finetune_head(line: Line) -> None:
         soft = Path(c.soft) if c.soft else None
         scores = finetune(source, kind, tuning=tuning, out=out, soft=soft)
         training = read_training(source)
-        training["corpora"].append(
-            {"name": c.name, "license": c.license, "texts": len(kind.data.train), "use": "labels"}
-        )
+        texts = len(kind.data.train)
+        read = {"name": c.name, "license": c.license, "texts": texts, "use": "labels"}
+        add_corpora(training, [read])
+        if not c.freeze_encoder:
+            tell_changed(training)
         training["metrics"] = {**training["metrics"], c.name: scores}
         text = json.dumps(training, ensure_ascii=False, indent=1)
         (out / "training.json").write_text(text + "\n", encoding="utf-8")

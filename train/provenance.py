@@ -1,7 +1,7 @@
 """What is said of a checkpoint: who taught it, on what text, by which settings."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,27 @@ def trained_length(line: Line, training: Mapping[str, Any], source: Path) -> int
     return max(lengths)
 
 
+def add_corpora(training: dict[str, Any], read: Sequence[Mapping[str, Any]]) -> None:
+    """Add corpora to the description of a model; of one that it has read before, the larger count.
+
+    A model that learns on (`sentence.source`) may read the same again, a few texts more or fewer.
+    """
+    for corpus in read:
+        what = {k: v for k, v in corpus.items() if k != "texts"}
+        known = (c for c in training["corpora"] if {**c, "texts": 0} == {**what, "texts": 0})
+        former = next(known, None)
+        if former is None:
+            training["corpora"].append(dict(corpus))
+        else:
+            former["texts"] = max(former.get("texts", 0), corpus["texts"])
+
+
+def tell_changed(training: dict[str, Any]) -> None:
+    """Say of a model that learnt on from a package that those were the weights it began with."""
+    if "weights" in training:
+        training["began_with"] = training.pop("weights")
+
+
 def add_sentence_stage(
     line: Line,
     training: dict[str, Any],
@@ -107,8 +128,8 @@ def add_sentence_stage(
             {"name": t.name, "license": t.license, "texts": n, "use": use}
             for t, n in zip(tasks, source.counts if source else (), strict=True)
         ]
-    # A model that learns on (sentence.source) may have read them before.
-    training["corpora"] += [r for r in read if r not in training["corpora"]]
+    add_corpora(training, read)
+    tell_changed(training)
     training["config"]["sentence"] = config.model_dump()
     taught = [_lineage(t) for t in (config.teacher, config.plain_teacher)]
     former_lineage = training.get("lineage", [_UNKNOWN])

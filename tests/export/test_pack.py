@@ -223,6 +223,13 @@ def test_the_card_claims_nothing_that_is_not_known(checkpoint, tmp_path, teacher
     assert "Not recorded." in card and f"Teacher: {teacher or 'unknown'}." in card
 
 
+def test_the_card_says_which_rounded_weights_a_model_began_with(checkpoint, tmp_path):
+    training = TRAINING | {"began_with": "read from the graph int4 of q, rounded as it is"}
+    (checkpoint / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    card = (export(checkpoint, tmp_path / "p").path / "README.md").read_text("utf-8")
+    assert "from weights read from the graph int4 of q" in card and "Weights: " not in card
+
+
 @pytest.mark.parametrize(
     ("lineage", "said"),
     [
