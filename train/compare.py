@@ -103,8 +103,9 @@ def _compute(
         if row.get("facts", {}).get("shape") != _shape(line):  # else nothing has changed
             row["facts"] = _facts(line)
         cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
-        cells |= {"distil": metrics, "made_from": origin}
-        cells["tasks"][task.name] = {"identity": identity, **scores, "seconds": seconds}
+        cells["distil"] = metrics
+        about = {"identity": identity, "made_from": origin, "seconds": seconds}
+        cells["tasks"][task.name] = about | scores
         write_json(path, results)
         _report(config, results)
 

@@ -68,7 +68,7 @@ def current_cells(config: CompareConfig, results: Mapping[str, Any]) -> dict[str
         for seed in map(str, student.seeds):
             found = row["seeds"].get(seed, {"tasks": {}})
             tasks = {n: c for n, c in found["tasks"].items() if c["identity"] == wanted.get(n)}
-            seeds[seed] = {**found, "tasks": tasks}
+            seeds[seed] = {"tasks": tasks}
         current[student.name] = {"facts": row["facts"], "seeds": seeds}
     return current
 
@@ -92,7 +92,7 @@ def check_text(current: Mapping[str, Any], text: str, results: Path) -> None:
         f"{name}, seed {seed}"
         for name, row in current.items()
         for seed, found in row["seeds"].items()
-        if found["tasks"] and _made(found, "text") != text
+        if any(_made(cell, "text") != text for cell in found["tasks"].values())
     )
     if others:
         raise InputError(
@@ -109,7 +109,7 @@ def mark_teachers(current: Mapping[str, Any], teacher: str) -> dict[str, Any]:
     The teacher's own row tells which is which; without it, what taught most rows.
     """
     taught = {
-        name: {_made(s, "teacher") for s in row["seeds"].values() if s["tasks"]}
+        name: {_made(c, "teacher") for s in row["seeds"].values() for c in s["tasks"].values()}
         for name, row in current.items()
     }
     known = taught.get(teacher) or {
@@ -120,5 +120,5 @@ def mark_teachers(current: Mapping[str, Any], teacher: str) -> dict[str, Any]:
     }
 
 
-def _made(found: Mapping[str, Any], part: str) -> str:
-    return str(found.get("made_from", {}).get(part, _UNKNOWN))
+def _made(cell: Mapping[str, Any], part: str) -> str:
+    return str(cell.get("made_from", {}).get(part, _UNKNOWN))

@@ -20,8 +20,8 @@ from .toy_comparison import TEACHER
 
 
 def made(teacher, text="t"):
-    cells = {"tasks": {"food": {}}, "made_from": {"text": text, "teacher": teacher}}
-    return {"facts": {}, "seeds": {"1": cells, "2": {"tasks": {}}}}
+    cell = {"made_from": {"text": text, "teacher": teacher}}
+    return {"facts": {}, "seeds": {"1": {"tasks": {"food": cell}}, "2": {"tasks": {}}}}
 
 
 def test_what_a_student_follows_from_is_in_its_identity(comparison, tmp_path):
@@ -51,14 +51,14 @@ def test_cells_of_another_corpus_do_not_share_a_table(comparison):
     assert not line.folder("04-student").exists()  # told before it is trained
     elsewhere = comparison.model_copy(update={"results": "other.json"})
     compare(elsewhere, only=["match"], seeds=[1], tasks=["food"])
-    found = json.loads(Path("other.json").read_text())["match"]["seeds"]["1"]["made_from"]
-    assert found["teacher"] == teacher_weights(comparison) != "unknown"
+    found = json.loads(Path("other.json").read_text())["match"]["seeds"]["1"]["tasks"]["food"]
+    assert found["made_from"]["teacher"] == teacher_weights(comparison) != "unknown"
 
 
 def test_cells_whose_corpus_is_not_on_record_are_told(comparison):
     compare(comparison, only=["teacher"])
     results = json.loads(Path("results.json").read_text())
-    del results["teacher"]["seeds"]["42"]["made_from"]
+    del results["teacher"]["seeds"]["42"]["tasks"]["mood"]["made_from"]
     Path("results.json").write_text(json.dumps(results))
     with pytest.raises(InputError, match="or it is not on record what they read"):
         compare(comparison, only=["match"])
@@ -77,4 +77,7 @@ def test_rows_of_another_teacher_are_marked():
     assert list(mark_teachers(rows, "teacher")) == ["teacher", "a", "b †", "c"]
     del rows["teacher"]
     rows["d"] = made("y")
+    rows["d"]["seeds"]["1"]["tasks"]["mood"] = rows["b"]["seeds"]["1"]["tasks"]["food"]
     assert list(mark_teachers(rows, "teacher")) == ["a †", "b", "c", "d"]
+    rows["d"]["seeds"]["1"]["tasks"]["mood"] = rows["a"]["seeds"]["1"]["tasks"]["food"]
+    assert list(mark_teachers(rows, "teacher"))[-1] == "d †"  # one of its tasks
