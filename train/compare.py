@@ -74,8 +74,7 @@ def compare(
                 _compute(config, student, seed, task, line, identity)
         bar.update()
     bar.close()
-    with locked(path):
-        _report(config, _read_results(path))
+    _report(config)
 
 
 def _compute(
@@ -107,7 +106,7 @@ def _compute(
         about = {"identity": identity, "made_from": origin, "seconds": seconds}
         cells["tasks"][task.name] = about | scores
         write_json(path, results)
-        _report(config, results)
+    _report(config, wait=False)
 
 
 def compare_at_once(
@@ -157,7 +156,7 @@ def measure_speed(config: CompareConfig) -> None:
             if name in results:
                 results[name]["facts"] |= {"ms": value, "shape": shapes[name]}
         write_json(path, results)
-        _report(config, results)
+    _report(config)
 
 
 def _read_results(path: Path) -> dict[str, Any]:
@@ -227,8 +226,19 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _report(config: CompareConfig, results: Mapping[str, Any]) -> None:
-    """Write table and picture of the cells that the configuration asks for as it stands."""
+def _report(config: CompareConfig, *, wait: bool = True) -> None:
+    """Write table and picture of the cells that the configuration asks for as it stands.
+
+    That takes seconds, in which others may write cells. While another process is at it this one
+    goes on where `wait` is off: every comparison ends with a report.
+    """
+    path = Path(config.results)
+    with locked(path.with_name(f"{path.name}.report"), wait=wait) as mine:
+        if mine:
+            _write_report(config, _read_results(path))
+
+
+def _write_report(config: CompareConfig, results: Mapping[str, Any]) -> None:
     teacher = config.students[0].name
     current = mark_teachers(current_cells(config, results), teacher)
     columns = {t.name: (t.heading or t.name, t.score) for t in config.tasks}

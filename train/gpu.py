@@ -35,10 +35,9 @@ from .line_text import corpus, shards, vocabulary
 from .line_vectors import items, pairs, vectors
 
 TEACHER = "teacher-12x512"
-# Sentence encoders: candidates for release with the stage that ends each, then rungs and shapes.
+# Sentence encoders: candidates for release with the stage that ends each, then rungs.
 RELEASES = {"gpu/16k-on": "gpu/16k-on-end", "gpu/16k": "gpu/16k-end", "gpu/5k-on": "gpu/5k-on-end"}
-LADDER = ("ladder/16k", "ladder/84k", "ladder/5k", "ladder/30k")
-SHAPES = ("shapes/3x384", "shapes/6x256", "shapes/4x256", "shapes/3x192", "shapes/2x256")
+LADDER = ("gpu/ladder/16k", "gpu/ladder/84k", "gpu/ladder/5k", "gpu/ladder/30k")
 COMPARISON = "train/configs/compare/gpu.toml"
 _FIRST, _LAST, _TEXT = -10, 15, 10  # nice levels
 
@@ -51,25 +50,23 @@ def programme(processes: int) -> dict[str, Job]:
         "vocabulary": Job(_stage(vocabulary, TEACHER), ("corpus",)),
         "shards": Job(_stage(shards, TEACHER, processes), ("vocabulary",)),
         "teacher": Job(_stage(train_student, TEACHER), ("shards",), first),
-        "pairs": Job(_stage(pairs, "gpu/16k"), nice=_TEXT),
-        "vectors": Job(_stage(vectors, "gpu/16k"), ("pairs", "vocabulary"), _TEXT),
+        "pairs": Job(_stage(pairs, "gpu/16k"), nice=first),
+        "vectors": Job(_stage(vectors, "gpu/16k"), ("pairs", "vocabulary"), first),
     }
     for name, end in RELEASES.items():
         jobs |= _encoder(name, nice=first)
         jobs[end] = Job(_stage(_sentence, end), (name,), first)
     for name in LADDER:
         jobs |= _encoder(name, counted=True)
-    jobs |= _compared(load_comparison(Path(COMPARISON)))
-    for name in SHAPES:
-        jobs |= _encoder(name, counted=True)
-    return jobs
+    return jobs | _compared(load_comparison(Path(COMPARISON)))
 
 
 def _encoder(name: str, *, nice: int = 0, counted: bool = False) -> dict[str, Job]:
     """Return the jobs of a sentence encoder: its text, then its trainings."""
     text = f"text of {name}"
     return {
-        text: Job(_stage(_text, name, 4), ("pairs", "shards"), _LAST),
+        # Text that waits until rows of the comparison fill the cores is never done.
+        text: Job(_stage(_text, name, 4), ("pairs", "shards"), _LAST if counted else nice),
         name: Job(_stage(_sentence, name), ("teacher", "vectors", text), nice, counted),
     }
 

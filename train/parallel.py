@@ -21,16 +21,22 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from a file or folder while it is read, changed and written."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keep other processes from a file or folder while it is read, changed and written.
+
+    Yields whether it is this process's: False only where another has it and `wait` is off.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                yield False
+                return
             logger.info("%s: another process is at it; waiting", path)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield True
 
 
 def run_rows(command: Sequence[str], rows: Mapping[str, Sequence[str]], *, jobs: int) -> None:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -163,13 +164,21 @@ def fingerprint_files(paths: Iterable[str], *, whole: bool = False) -> str:
 
     `whole`: by all of their bytes, for labels and weights, whose middle may change alone.
     """
-    digest = sha256()
+    found = []
     for name in paths:
-        path = Path(name)
-        if not path.is_file():
+        there = Path(name).stat() if Path(name).is_file() else None
+        found.append((name, (there.st_size, there.st_mtime_ns) if there else None))
+    return _fingerprint(tuple(found), whole)
+
+
+@lru_cache(maxsize=1024)  # a comparison asks hundreds of times for the same few files
+def _fingerprint(files: tuple[tuple[str, tuple[int, int] | None], ...], whole: bool) -> str:
+    digest = sha256()
+    for name, there in files:
+        if there is None:
             digest.update(f"{name}|".encode())
             continue
-        size = path.stat().st_size
+        path, size = Path(name), there[0]
         digest.update(f"{path.name}|{size}|".encode())
         with path.open("rb") as file:
             digest.update(file.read(_EDGE))

@@ -10,6 +10,7 @@ from rubert_lite.errors import ConfigError, RubertLiteError
 from train import compare as module
 from train.compare import compare, compare_at_once, measure_speed
 from train.compared import load_comparison, rows_of, tasks_of
+from train.parallel import locked
 
 from .toy_comparison import COMPARISON, TEACHER
 
@@ -54,13 +55,23 @@ def test_every_cell_is_computed_once(config, monkeypatch):
     compare(config)
 
 
+def test_cells_do_not_wait_for_a_report_of_another_process(config):
+    compare(config, only=["teacher"])
+    Path("README.md").write_text("<!-- comparison -->\n<!-- /comparison -->\n")
+    with locked(Path("results.json.report")):
+        module._report(config, wait=False)
+    assert "teacher" not in Path("README.md").read_text()
+    module._report(config, wait=False)
+    assert "| teacher |" in Path("README.md").read_text()
+
+
 def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
     compare(config, only=["teacher"])
     tuned = []
     monkeypatch.setattr(module, "_tune", lambda c, s, n, task, line: tuned.append(task.name) or {})
     changed = COMPARISON.replace('score = "accuracy"', 'score = "accuracy"\nbatch_size = 8')
     (tmp_path / "c.toml").write_text(changed, encoding="utf-8")
-    monkeypatch.setattr(module, "_report", lambda *a: None)  # the stand-in gives no scores
+    monkeypatch.setattr(module, "_report", lambda *a, **k: None)  # the stand-in gives no scores
     changed_config = load_comparison(tmp_path / "c.toml")
     compare(changed_config, only=["teacher"])
     assert tuned == ["food"]

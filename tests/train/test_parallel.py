@@ -79,8 +79,12 @@ def test_a_locked_file_is_changed_by_one_at_a_time(tmp_path):
     words = [sys.executable, "-c", code, str(tmp_path / "n")]
     both = [subprocess.Popen(words, env=environment) for _ in range(2)]
     assert [p.wait(timeout=60) for p in both] == [0, 0]
-    with locked(tmp_path / "n"):
-        assert (tmp_path / "n").read_text() == "40"
+    with locked(tmp_path / "n") as mine:
+        assert mine and (tmp_path / "n").read_text() == "40"
+        with locked(tmp_path / "n", wait=False) as twice:
+            assert not twice
+    with locked(tmp_path / "n", wait=False) as mine:
+        assert mine
 
 
 def test_a_stage_is_made_by_one_process_at_a_time(tmp_path):
