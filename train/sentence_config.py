@@ -50,7 +50,7 @@ class SentenceConfig(Section):
     sources: list[PairSourceConfig] = Field(min_length=1)
     exclude: list[str] = []  # files whose texts stay out on either side
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
-    # distil-16k --variants safetensors` writes; default: the student of this line
+    # distil-16k --variants fp32,safetensors` writes; default: the student of this line
     source: str = ""
     # Of a student that learns on: the share of the weights it began with in those that are kept, or
     # of those of `mix_with`, a checkpoint of the same shape and vocabulary that it comes from
