@@ -1,4 +1,4 @@
-"""All that the released models and the comparison need of a GPU, in one go of some twelve minutes.
+"""What candidates for release and the comparison need of a GPU, in one go of some twelve minutes.
 
     python -m train.gpu --minutes 12    # in a checkout, with `data`, runs/minilm and what learns on
     python -m train.gpu --only teacher  # a job and what it waits for
