@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rubert_lite.errors import ConfigError
 
+from .contradictions import contradictions
 from .section import Section, load_section
 from .sentence_config import SentenceConfig
 
@@ -55,6 +56,8 @@ class VocabularyConfig(Section):
     tokenizer: str = ""  # folder with tokenizer.json or vocab.txt; default: the teacher's
     min_char_count: int = Field(2, ge=1)  # rarer characters leave the alphabet
     lowercase: bool = False  # of `train` alone: case is dropped, pieces go further
+    # Share of the pairs of [sentence] whose teacher's side is text, too: pieces of that language
+    pairs: float = Field(0.0, ge=0, le=1)
     report_sizes: list[int] = []  # further sizes in the coverage report
 
 
@@ -179,120 +182,7 @@ def load_config(
 ) -> LineConfig:
     """Read the TOML file of a training line; see `load_section`."""
     config = load_section(LineConfig, path, overrides, changes=changes)
-    problems = _contradictions(config)
+    problems = contradictions(config)
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def _unweighted(sentence: SentenceConfig) -> list[str]:
-    """Tell of weights without tasks and tasks without a weight."""
-    kinds = {"labels": "without a pair", "grades": "with a pair"}
-    given = {"labels": [t for t in sentence.tasks if not t.pair]}
-    given["grades"] = [t for t in sentence.tasks if t.pair]
-    return [
-        f"sentence: {name} (a weight) and tasks {kinds[name]} are given together or not at all"
-        for name, tasks in given.items()
-        if bool(getattr(sentence, name)) != bool(tasks)
-    ]
-
-
-def _contradictions(config: LineConfig) -> list[str]:
-    problems = []
-    teacher, distil = config.teacher, config.distil
-    if teacher.path and teacher.config:
-        problems.append("teacher: both path and config are given, expected one")
-    has_teacher = bool(teacher.path or teacher.config)
-    if not has_teacher and distil.span:
-        problems.append("distil.span needs a teacher: give teacher.path or teacher.config")
-    if not has_teacher and distil.alignment != "none":
-        problems.append(
-            f"distil.alignment = {distil.alignment!r} needs a teacher: give teacher.path or"
-            " teacher.config, or set alignment = 'none' to pretrain"
-        )
-    if distil.compare == "masked":
-        if distil.alignment not in ("match", "match-string", "plain"):
-            problems.append(
-                f"distil.compare = 'masked' with alignment = {distil.alignment!r}: only match,"
-                " match-string and plain mask what they compare"
-            )
-        elif not (distil.mlm or distil.span or distil.mask_teacher):
-            problems.append(
-                "distil.compare = 'masked', but nothing is masked: set mlm, span or mask_teacher"
-            )
-    if distil.hidden_at == "words":
-        if distil.alignment not in ("match", "match-string", "plain"):
-            problems.append(
-                f"distil.hidden_at = 'words' with alignment = {distil.alignment!r}: expected match,"
-                " match-string or plain (reduce sums the parts of pieces itself)"
-            )
-        elif not (distil.hidden or distil.contrastive):
-            problems.append(
-                "distil.hidden_at = 'words' without a weight: set hidden or contrastive"
-            )
-    if distil.alignment.startswith("reduce"):
-        if distil.mask_teacher:
-            problems.append(
-                f"distil.mask_teacher with alignment = {distil.alignment!r}: the student's side"
-                " would not be masked: only match, match-string and plain mask both"
-            )
-        if config.vocabulary.lowercase:
-            problems.append(
-                f"distil.alignment = {distil.alignment!r} reads the teacher's pieces, of which a"
-                " lower-case vocabulary lacks all capitals: expected match"
-            )
-    start = config.student
-    if "measured" in (start.initial_layers, start.cut):
-        if not has_teacher or start.initial_rows in ("random", "cooccurrence"):
-            problems.append(
-                "student: initial_layers or cut = 'measured' needs a teacher and initial_rows ="
-                " 'fvt', 'expected' or 'mean': without rows nothing tells its parts from each other"
-            )
-        if start.cut == "measured" and start.initial_layers not in ("select", "measured"):
-            problems.append(
-                f"student.cut = 'measured' with initial_layers = {start.initial_layers!r}:"
-                " expected 'select' or 'measured'"
-            )
-    if config.vocabulary.lowercase and config.vocabulary.method != "train":
-        problems.append(
-            "vocabulary.lowercase needs vocabulary.method = 'train': the other methods keep pieces"
-            " with their case"
-        )
-    if not has_teacher and config.vocabulary.method == "map":
-        problems.append("vocabulary.method = 'map' needs a teacher (its embeddings)")
-    sentence = config.sentence
-    if sentence and max(sentence.prefixes, default=1) > config.student.hidden_size:
-        problems.append(
-            f"sentence.prefixes = {sentence.prefixes}: above student.hidden_size ="
-            f" {config.student.hidden_size}"
-        )
-    if sentence and min(sentence.prefixes, default=1) < 1:
-        problems.append(f"sentence.prefixes = {sentence.prefixes}: expected widths of at least 1")
-    if sentence and sentence.max_length > config.student.max_length:
-        problems.append(
-            f"sentence.max_length = {sentence.max_length} is above student.max_length ="
-            f" {config.student.max_length}"
-        )
-    if sentence and not (sentence.regression or sentence.contrastive or sentence.similarity):
-        problems.append("sentence: all of regression, contrastive and similarity are 0")
-    if sentence and sentence.start_share and not sentence.source:
-        problems.append("sentence.start_share keeps weights of sentence.source: none is given")
-    if sentence and sentence.mix_with and not sentence.start_share:
-        problems.append("sentence.mix_with is kept by sentence.start_share: set that above 0")
-    if sentence and sentence.bag and not sentence.language:
-        problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
-    if sentence:
-        problems += _unweighted(sentence)
-    if config.student.hidden_size % max(config.student.heads, 1):
-        problems.append(
-            f"student.hidden_size = {config.student.hidden_size} is not a multiple of"
-            f" student.heads = {config.student.heads}"
-        )
-    if config.finetune and config.finetune.soft and config.finetune.balance:
-        problems.append("finetune: soft labels have no classes to balance: leave one out")
-    if config.shards.max_length > config.student.max_length:
-        problems.append(
-            f"shards.max_length = {config.shards.max_length} is above"
-            f" student.max_length = {config.student.max_length}"
-        )
-    return problems

@@ -18,8 +18,24 @@ from tqdm import tqdm
 import rubert_lite
 from rubert_lite.errors import ConfigError, InputError
 
-from .probes import Bitext, probe, probe_words, recall, recall_by_length, robustness
-from .results import detail_table, insert, main_table, neighbour_table, plot_plane, write_json
+from .probes import (
+    Bitext,
+    probe,
+    probe_words,
+    recall,
+    recall_by_length,
+    recall_words,
+    robustness,
+)
+from .results import (
+    detail_table,
+    insert,
+    main_table,
+    neighbour_table,
+    plot_plane,
+    recall_table,
+    write_json,
+)
 from .section import Section, load_section
 from .speed import milliseconds
 from .stage import fingerprint_files
@@ -56,6 +72,7 @@ class RetrievalConfig(Section):
     document: str
     only: dict[str, list[str]] = {}  # column -> values
     details: bool = False  # also by length of the query, and with changed queries
+    unique: bool = False  # pairs whose document stood there before are left out
 
 
 class TableConfig(Section):
@@ -63,9 +80,9 @@ class TableConfig(Section):
 
     file: str
     place: str
-    kind: Literal["scores", "neighbours", "by length", "changed"]
+    kind: Literal["scores", "neighbours", "by length", "changed", "recall"]
     systems: list[str] = Field(min_length=1)
-    retrieval: str = ""  # of `by length` and `changed`
+    retrieval: str = ""  # of `by length`, `changed` and `recall`
     reference: str = ""  # of `scores`: a system whose mean the others are a share of
 
 
@@ -92,6 +109,8 @@ def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConf
         unknown = [f"no system {name!r}" for name in asked if name not in names]
         if table.kind in ("by length", "changed") and table.retrieval not in detailed:
             unknown.append(f"retrieval = {table.retrieval!r}: expected one with details = true")
+        if table.kind == "recall" and table.retrieval not in {r.name for r in config.retrieval}:
+            unknown.append(f"no retrieval {table.retrieval!r}")
         problems += [f"tables.{table.place}: {what}" for what in unknown]
     for line, systems in config.plane.items():
         problems += [f"plane.{line}: no system {name!r}" for name in systems if name not in names]
@@ -153,6 +172,8 @@ def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:
             lines = main_table(results, table.systems, table.reference)
         elif table.kind == "neighbours":
             lines = neighbour_table(results, table.systems)
+        elif table.kind == "recall":
+            lines = recall_table(results, table.systems, table.retrieval)
         else:
             lines = detail_table(results, table.systems, table.retrieval, table.kind)
         insert(Path(table.file), table.place, lines)
@@ -163,7 +184,11 @@ def _cells(
 ) -> Iterator[tuple[System, str, str, Callable[[System], Mapping[str, Any]]]]:
     """Yield each system with the names of its cells, what they ask, and how it is answered."""
     tasks = [(t, _question(t.model_dump(), t.train, t.dev)) for t in config.tasks]
-    searches = [(r, _question(r.model_dump(), r.file)) for r in config.retrieval]
+    # As before there was `unique`, where it is not asked for: what was answered stays answered.
+    searches = [
+        (r, _question(r.model_dump(exclude=set() if r.unique else {"unique"}), r.file))
+        for r in config.retrieval
+    ]
     for settings in config.systems:
         system = System(settings)
         if settings.missing:
@@ -186,9 +211,9 @@ def _probe(task: Task, system: System) -> dict[str, float]:
 
 
 def _retrieve(config: RetrievalConfig, system: System) -> dict[str, Any]:
-    if system.config.kind == "words":
-        return {}
     bitext = read_bitext(config)
+    if system.config.kind == "words":
+        return recall_words(bitext)
     queries = system.encode(bitext.queries)
     documents = system.encode_documents(bitext.documents)
     found: dict[str, Any] = dict(recall(queries, documents))
@@ -202,13 +227,18 @@ def read_bitext(config: RetrievalConfig) -> Bitext:
     """Read the pairs of a retrieval task; InputError for a broken line or none left."""
     columns = [config.query, config.document, *config.only]
     queries, documents = [], []
+    seen: set[str] = set()
     for row in read_rows(config.file, columns):
         if row.values is None:
             raise InputError(f"{row.place}: {row.problem}")
         values = row.values
+        document = values[config.document]
+        if config.unique and document in seen:
+            continue
         if all(values[c] in kept for c, kept in config.only.items()):
             queries.append(values[config.query])
-            documents.append(values[config.document])
+            documents.append(document)
+            seen.add(document)
     if not queries:
         raise InputError(f"{config.file}: no pairs are left: check `only`")
     return Bitext(queries, documents)

@@ -63,7 +63,7 @@ def initialise(
     _, teacher_rows, teacher_bias = output_rows(teacher)
     basis = _basis(teacher_rows, width, cut)
     if rows != "random":
-        _fill_rows(student, teacher_rows, teacher_bias, links, rows=rows, basis=basis)
+        fill_rows(student, teacher_rows, teacher_bias, links, rows=rows, basis=basis)
     if layers == "random":
         return
     _fill_embedding_parts(student, teacher, basis)
@@ -121,7 +121,7 @@ def _basis(rows: Tensor, width: int, cut: Cut | Parts) -> Tensor:
     return directions
 
 
-def _fill_rows(
+def fill_rows(
     student: nn.Module,
     teacher_rows: Tensor,
     teacher_bias: Tensor,
@@ -130,6 +130,7 @@ def _fill_rows(
     rows: Rows,
     basis: Tensor,
 ) -> None:
+    """Fill the rows and biases [V] of the student's pieces; those without a source stay."""
     _, target, target_bias = output_rows(student)
     for piece, (found, weights) in enumerate(_sources(links, len(target), rows)):
         if found:

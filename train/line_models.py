@@ -40,6 +40,7 @@ from .student import (
     start_head,
 )
 from .tasks import Task
+from .transfer import change_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,8 @@ def train_sentence(line: Line) -> None:
         repeat_positions(student, length)
         training["trained_length"] = length
         add_sentence_stage(line, training, result, sources)
-        write_checkpoint(out, student, source, provenance=training)
+        pieces = line.folder("02-vocabulary") if c.new_pieces else source
+        write_checkpoint(out, student, pieces, provenance=training)
         plot_run(out / "metrics.jsonl", out / "loss.png")
 
     run_stage(stage, work, force=line.force)
@@ -173,17 +175,20 @@ def _learns_on(line: Line, source: Path) -> torch.nn.Module:
     c = line.config.sentence
     assert c is not None
     student = load_masked_lm(source, headless=True)
-    specs = (
+    former, own = (
         json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         for folder in (source, line.folder("02-vocabulary"))
     )
-    if len({json.dumps(s["model"]["vocab"], sort_keys=True) for s in specs}) > 1:
-        raise ConfigError(
-            [
-                f"{source} has other pieces than the line: set vocabulary.method ="
-                f' "full" and vocabulary.tokenizer = "{source}"'
-            ]
-        )
+    if former["model"]["vocab"] != own["model"]["vocab"]:
+        if not c.new_pieces:
+            raise ConfigError(
+                [
+                    f"{source} has other pieces than the line: set vocabulary.method ="
+                    f' "full" and vocabulary.tokenizer = "{source}" to keep them, or'
+                    " sentence.new_pieces = true to give it those of the line"
+                ]
+            )
+        change_pieces(student, former, own)
     if c.language:
         start_head(student)
     return student

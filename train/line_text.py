@@ -1,14 +1,15 @@
 """The stages of the line that work on text: corpus, vocabulary, shards."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by_id
 
 from .corpus import Cleaning, Source, build_corpus, expand
 from .folders import Line, fingerprint_source
+from .line_vectors import pair_sources
+from .pairs import teacher_texts
 from .shards import build_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
 from .student import load_masked_lm, output_rows
@@ -51,23 +52,32 @@ def vocabulary(line: Line) -> None:
     v = line.config.vocabulary
     source = v.tokenizer or line.teacher
     revision = "" if v.tokenizer else line.config.teacher.revision
-    stage = Stage(
-        line.folder("02-vocabulary"),
-        v.model_dump(),
-        {
-            "corpus": fingerprint_stage(line.folder("01-corpus")),
-            "teacher": fingerprint_source(source, revision),
-        },
-    )
+    corpus = line.folder("01-corpus")
+    inputs = {
+        "corpus": fingerprint_stage(corpus),
+        "teacher": fingerprint_source(source, revision),
+    }
+    pairs = line.config.sentence if v.pairs else None
+    kinds = pair_sources(pairs.sources, share=v.pairs) if pairs else []
+    held_out = expand(pairs.exclude, "sentence.exclude") if pairs else []
+    inputs |= {f"pairs of {k.name}": fingerprint_files(k.files) for k in kinds}
+    if pairs:
+        inputs["sentence.exclude"] = fingerprint_files(held_out)
+    stage = Stage(line.folder("02-vocabulary"), v.model_dump(), inputs, defaults={"pairs": 0.0})
 
     def work(out: Path) -> None:
-        texts = line.folder("01-corpus")
         base = (
             read_tokenizer(source, revision=revision)
             if source
             else bert_tokenizer_spec(SPECIAL_PIECES)
         )
-        counts, chars = count_pieces(base, corpus_texts(texts))
+        foreign = list(teacher_texts(kinds, held_out, pairs.max_chars)) if pairs else []
+
+        def texts() -> Iterator[str]:
+            yield from corpus_texts(corpus)
+            yield from foreign
+
+        counts, chars = count_pieces(base, texts())
         sizes = [*v.report_sizes, v.size] if v.method == "prune" else []
         pruned = {
             size: prune(base, counts, size, min_char_count=v.min_char_count) for size in sizes
@@ -80,19 +90,16 @@ def vocabulary(line: Line) -> None:
             spec, kept = map_dropped(base, counts, v.size, rows, min_char_count=v.min_char_count)
         elif v.method == "train":
             like = lowercased(base) if v.lowercase else base
-            spec = train_wordpiece(
-                like, corpus_texts(texts), chars, v.size, min_char_count=v.min_char_count
-            )
+            spec = train_wordpiece(like, texts(), chars, v.size, min_char_count=v.min_char_count)
             known = base["model"]["vocab"]
             kept = [known.get(p, -1) for p in pieces_by_id(spec)]
         else:
             spec, kept = base, list(range(len(base["model"]["vocab"])))
-        sample = list(corpus_texts(texts, "valid"))[:_REPORT_TEXTS]
+        sample = list(corpus_texts(corpus, "valid"))[:_REPORT_TEXTS]
         reference = base if len(base["model"]["vocab"]) > len(SPECIAL_PIECES) else spec
         ladder = [*(p[0] for s, p in pruned.items() if s != v.size), spec, reference]
         coverage = [measure_coverage(reference, s, sample) for s in ladder]
         write_vocabulary(out, spec, method=v.method, kept=kept, coverage=coverage)
-        np.save(out / "base-counts.npy", counts)
         (out / "base-tokenizer.json").write_text(json.dumps(reference, ensure_ascii=False))
 
     run_stage(stage, work, force=line.force)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,19 @@ from .encoders import open_encoder
 from .folders import Line, fingerprint_source
 from .items import Reading, write_items
 from .pairs import PairCleaning, PairSource, write_pairs
-from .sentence_config import SentenceConfig
+from .sentence_config import PairSourceConfig, SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
 from .vectors import Targets, VectorCache, hashes, read_texts_of
 
 _PLAIN = "texts of the corpus"  # the name of the source that the second teacher reads
+
+
+def pair_sources(sources: Sequence[PairSourceConfig], *, share: float = 1.0) -> list[PairSource]:
+    """Make the sources of a configuration, their patterns of files expanded."""
+    return [
+        PairSource(**{**s.model_dump(), "files": tuple(expand(s.files, s.name)), "share": share})
+        for s in sources
+    ]
 
 
 def pairs(line: Line) -> None:
@@ -24,9 +33,7 @@ def pairs(line: Line) -> None:
     c = line.config.sentence
     if c is None:
         return
-    kinds = [
-        PairSource(**{**s.model_dump(), "files": tuple(expand(s.files, s.name))}) for s in c.sources
-    ]
+    kinds = pair_sources(c.sources)
     inputs = {s.name: fingerprint_files(s.files) for s in kinds}
     if c.plain_teacher:
         corpus = line.folder("01-corpus")
@@ -153,4 +160,4 @@ def _tokenizer(line: Line) -> Path:
     assert c is not None
     given = Path(c.source) / "tokenizer.json"
     own = line.folder("02-vocabulary") / "tokenizer.json"
-    return given if c.source and given.is_file() else own
+    return given if c.source and not c.new_pieces and given.is_file() else own

@@ -133,6 +133,16 @@ def read_pairs(
         )
 
 
+def teacher_texts(
+    sources: Sequence[PairSource], exclude: Sequence[str], max_chars: int
+) -> Iterator[str]:
+    """Yield what the teacher reads of the pairs, cleaned as for the pairs stage."""
+    reports = [PairReport(s.name, s.license) for s in sources]
+    cleaning = PairCleaning(max_chars=max_chars)
+    for pair in read_pairs(sources, reports, cleaning=cleaning, exclude=exclude):
+        yield pair.teacher
+
+
 def _join(pairs: Sequence[TextPair]) -> TextPair:
     teacher = " ".join(p.teacher for p in pairs)
     return TextPair(teacher, " ".join(p.student for p in pairs), pairs[0].source)

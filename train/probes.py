@@ -113,6 +113,13 @@ def recall(queries: Vectors, documents: Vectors) -> dict[str, float]:
     return {"recall@1": float((ranks < 1).mean()), "recall@10": float((ranks < 10).mean())}
 
 
+def recall_words(bitext: Bitext) -> dict[str, float]:
+    """Return recall@1 and @10 by TF-IDF of all words of the documents: no encoder, plain search."""
+    words = TfidfVectorizer(sublinear_tf=True)
+    documents = words.fit_transform(bitext.documents)
+    return recall(words.transform(bitext.queries).toarray(), documents.toarray())
+
+
 def _ranks(queries: Vectors, documents: Vectors) -> np.ndarray:
     """Count the other documents that are at least as near as the own one."""
     scores = unit(queries) @ unit(documents).T

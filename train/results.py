@@ -88,6 +88,15 @@ def detail_table(results: Results, systems: Sequence[str], cell: str, kind: str)
     return rows
 
 
+def recall_table(results: Results, systems: Sequence[str], cell: str) -> list[str]:
+    """Write a Markdown table of recall@1 and @10 of one retrieval, one system a row."""
+    rows = [row([cell, "R@1", "R@10"]), rule(3)]
+    for system in systems:
+        found = _of(results, system).get(cell, {})
+        rows.append(row([system, *(_number(found.get(f"recall@{k}"), 3) for k in (1, 10))]))
+    return rows
+
+
 def _of(results: Results, system: str) -> Mapping[str, Any]:
     if system not in results:
         raise InputError(f"results.json has no system {system!r}: it has {', '.join(results)}")

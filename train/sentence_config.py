@@ -52,6 +52,7 @@ class SentenceConfig(Section):
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
     # distil-16k --variants fp32,safetensors` writes; default: the student of this line
     source: str = ""
+    new_pieces: bool = False  # `source` (and `mix_with`) may have others than the line: they change
     # Of a student that learns on: the share of the weights it began with in those that are kept, or
     # of those of `mix_with`, a checkpoint of the same shape and vocabulary that it comes from
     start_share: float = Field(0.0, ge=0, lt=1)

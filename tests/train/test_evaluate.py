@@ -225,6 +225,40 @@ def test_configurations_are_checked(configured):
         load_evaluation(configured)
 
 
+SEARCH = """
+[[retrieval]]
+name = "search"
+file = "{file}"
+query = "q"
+document = "d"
+unique = true
+[[systems]]
+name = "words"
+kind = "words"
+[[tables]]
+file = "{out}/README.md"
+place = "results"
+kind = "recall"
+retrieval = "search"
+systems = ["words", "tiny"]
+"""
+
+
+def test_questions_are_asked_among_passages_that_stand_there_once(configured, tmp_path):
+    asked = [("кот", "кот ест суп"), ("суп", "кот ест суп"), ("чай", "пёс пьёт чай")]
+    file = tmp_path / "search.jsonl"
+    file.write_text("\n".join(json.dumps({"q": q, "d": d}) for q, d in asked), encoding="utf-8")
+    text = configured.read_text(encoding="utf-8")
+    text = text[: text.index("[[tables]]")]
+    configured.write_text(text + SEARCH.format(file=file, out=tmp_path), encoding="utf-8")
+    config = load_evaluation(configured)
+    assert module.read_bitext(config.retrieval[0]).queries == ["кот", "чай"]
+    assert evaluate(config)["words"]["search"] == {"recall@1": 1.0, "recall@10": 1.0}
+    assert "| words | 1.000 | 1.000 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="no retrieval 'search'"):
+        load_evaluation(configured, ["retrieval=[]"])
+
+
 def test_tables_say_what_is_missing(tmp_path):
     results = {"a": {"properties": {"mb": 7.25, "width": 256}, "ads": {"linear": 0.8214}}}
     assert mean_score(results["a"]) is None

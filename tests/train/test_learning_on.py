@@ -153,7 +153,7 @@ def test_the_share_can_be_of_other_weights(released):
 def test_other_pieces_are_told(released):
     text = MORE.replace('method = "full"\ntokenizer = "released"\n', "size = 50\n")
     Path("more.toml").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r'vocabulary.tokenizer = "released"'):
+    with pytest.raises(ConfigError, match=r'vocabulary.tokenizer = "released".*new_pieces'):
         run_line(Line(load_config(Path("more.toml"))), UNTIL_SENTENCE)
 
 

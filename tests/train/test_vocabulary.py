@@ -5,10 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubert_lite.errors import InputError, PackageError
+from rubert_lite.errors import ConfigError, InputError, PackageError
 from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, check_tokenizer, pieces_by_id
 from tests.train.conftest import ALPHABET, wordpiece
+from tests.train.toy_line import CORPUS, write_words
 from train.alignment import notation
+from train.config import load_config
+from train.folders import Line
+from train.line import run_line
 from train.vocabulary import (
     choose_kept,
     count_pieces,
@@ -150,3 +154,57 @@ def test_tokenizers_are_read_from_either_file(tmp_path):
 def test_a_folder_without_tokenizer_is_told(tmp_path):
     with pytest.raises(InputError, match="no tokenizer.json or vocab.txt"):
         read_tokenizer(str(tmp_path))
+
+
+LINE = (
+    'run = "run"\n'
+    + CORPUS
+    + """
+[vocabulary]
+method = "train"
+size = 140
+min_char_count = 1
+pairs = 1.0
+[distil]
+alignment = "none"
+[sentence]
+teacher = "english"
+prefixes = []
+exclude = ["dev.txt"]
+[[sentence.sources]]
+name = "pairs"
+files = ["pairs.tsv"]
+license = "CC0"
+teacher_field = "en"
+student_field = "ru"
+"""
+)
+
+
+def test_the_teachers_side_of_pairs_gives_pieces_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_words(tmp_path)
+    rows = ["en\tru", *(f"the snow of {n}\tснег {n}" for n in "abcdefgh"), "xylophone\tксилофон"]
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "dev.txt").write_text("xylophone\n", encoding="utf-8")
+    (tmp_path / "line.toml").write_text(LINE, encoding="utf-8")
+    path, stages = tmp_path / "line.toml", ["corpus", "vocabulary"]
+
+    def vocabulary(*changes: str) -> set[str]:
+        line = Line(load_config(path, changes))
+        run_line(line, stages)
+        text = (line.folder("02-vocabulary") / "tokenizer.json").read_text(encoding="utf-8")
+        return set(json.loads(text)["model"]["vocab"])
+
+    both, one = vocabulary(), vocabulary("vocabulary.pairs=0", "run=one")
+    assert {"snow", "the"} <= both and not {"snow", "the", "s"} & one
+    assert "y" not in both  # held out of the pairs: no text of the vocabulary either
+    assert {"снег", "чай"} <= both & one
+    # What is drawn of the pairs is part of what the stage follows from.
+    (tmp_path / "dev.txt").write_text("the snow of a\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="sentence.exclude"):
+        vocabulary()
+    text = LINE[: LINE.index("[sentence]")]
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"pairs of \[sentence\]"):
+        load_config(path)

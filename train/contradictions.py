@@ -1,0 +1,155 @@
+"""Which settings of a training line contradict each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .sentence_config import SentenceConfig
+
+if TYPE_CHECKING:
+    from .config import LineConfig
+
+
+def contradictions(config: LineConfig) -> list[str]:
+    """List what is wrong with settings that are right each by itself, a sentence each."""
+    checks = (_distil, _student, _vocabulary, _sentence, _finetune)
+    return [problem for check in checks for problem in check(config)]
+
+
+def _distil(config: LineConfig) -> list[str]:
+    problems = []
+    teacher, distil = config.teacher, config.distil
+    if teacher.path and teacher.config:
+        problems.append("teacher: both path and config are given, expected one")
+    has_teacher = bool(teacher.path or teacher.config)
+    if not has_teacher and distil.span:
+        problems.append("distil.span needs a teacher: give teacher.path or teacher.config")
+    if not has_teacher and distil.alignment != "none":
+        problems.append(
+            f"distil.alignment = {distil.alignment!r} needs a teacher: give teacher.path or"
+            " teacher.config, or set alignment = 'none' to pretrain"
+        )
+    if distil.compare == "masked":
+        if distil.alignment not in ("match", "match-string", "plain"):
+            problems.append(
+                f"distil.compare = 'masked' with alignment = {distil.alignment!r}: only match,"
+                " match-string and plain mask what they compare"
+            )
+        elif not (distil.mlm or distil.span or distil.mask_teacher):
+            problems.append(
+                "distil.compare = 'masked', but nothing is masked: set mlm, span or mask_teacher"
+            )
+    if distil.hidden_at == "words":
+        if distil.alignment not in ("match", "match-string", "plain"):
+            problems.append(
+                f"distil.hidden_at = 'words' with alignment = {distil.alignment!r}: expected match,"
+                " match-string or plain (reduce sums the parts of pieces itself)"
+            )
+        elif not (distil.hidden or distil.contrastive):
+            problems.append(
+                "distil.hidden_at = 'words' without a weight: set hidden or contrastive"
+            )
+    if distil.alignment.startswith("reduce"):
+        if distil.mask_teacher:
+            problems.append(
+                f"distil.mask_teacher with alignment = {distil.alignment!r}: the student's side"
+                " would not be masked: only match, match-string and plain mask both"
+            )
+        if config.vocabulary.lowercase:
+            problems.append(
+                f"distil.alignment = {distil.alignment!r} reads the teacher's pieces, of which a"
+                " lower-case vocabulary lacks all capitals: expected match"
+            )
+    return problems
+
+
+def _student(config: LineConfig) -> list[str]:
+    problems = []
+    start = config.student
+    if "measured" in (start.initial_layers, start.cut):
+        bare = start.initial_rows in ("random", "cooccurrence")
+        if bare or not (config.teacher.path or config.teacher.config):
+            problems.append(
+                "student: initial_layers or cut = 'measured' needs a teacher and initial_rows ="
+                " 'fvt', 'expected' or 'mean': without rows nothing tells its parts from each other"
+            )
+        if start.cut == "measured" and start.initial_layers not in ("select", "measured"):
+            problems.append(
+                f"student.cut = 'measured' with initial_layers = {start.initial_layers!r}:"
+                " expected 'select' or 'measured'"
+            )
+    if config.student.hidden_size % max(config.student.heads, 1):
+        problems.append(
+            f"student.hidden_size = {config.student.hidden_size} is not a multiple of"
+            f" student.heads = {config.student.heads}"
+        )
+    if config.shards.max_length > config.student.max_length:
+        problems.append(
+            f"shards.max_length = {config.shards.max_length} is above"
+            f" student.max_length = {config.student.max_length}"
+        )
+    return problems
+
+
+def _vocabulary(config: LineConfig) -> list[str]:
+    problems = []
+    if config.vocabulary.lowercase and config.vocabulary.method != "train":
+        problems.append(
+            "vocabulary.lowercase needs vocabulary.method = 'train': the other methods keep pieces"
+            " with their case"
+        )
+    if not (config.teacher.path or config.teacher.config) and config.vocabulary.method == "map":
+        problems.append("vocabulary.method = 'map' needs a teacher (its embeddings)")
+    if config.vocabulary.pairs and not config.sentence:
+        problems.append(
+            "vocabulary.pairs reads the pairs of [sentence], and there is no such section"
+        )
+    return problems
+
+
+def _sentence(config: LineConfig) -> list[str]:
+    sentence = config.sentence
+    if sentence is None:
+        return []
+    problems = _unweighted(sentence)
+    if max(sentence.prefixes, default=1) > config.student.hidden_size:
+        problems.append(
+            f"sentence.prefixes = {sentence.prefixes}: above student.hidden_size ="
+            f" {config.student.hidden_size}"
+        )
+    if min(sentence.prefixes, default=1) < 1:
+        problems.append(f"sentence.prefixes = {sentence.prefixes}: expected widths of at least 1")
+    if sentence.max_length > config.student.max_length:
+        problems.append(
+            f"sentence.max_length = {sentence.max_length} is above student.max_length ="
+            f" {config.student.max_length}"
+        )
+    if not (sentence.regression or sentence.contrastive or sentence.similarity):
+        problems.append("sentence: all of regression, contrastive and similarity are 0")
+    if sentence.new_pieces and not sentence.source:
+        problems.append("sentence.new_pieces changes those of sentence.source: none is given")
+    if sentence.start_share and not sentence.source:
+        problems.append("sentence.start_share keeps weights of sentence.source: none is given")
+    if sentence.mix_with and not sentence.start_share:
+        problems.append("sentence.mix_with is kept by sentence.start_share: set that above 0")
+    if sentence.bag and not sentence.language:
+        problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
+    return problems
+
+
+def _finetune(config: LineConfig) -> list[str]:
+    if config.finetune and config.finetune.soft and config.finetune.balance:
+        return ["finetune: soft labels have no classes to balance: leave one out"]
+    return []
+
+
+def _unweighted(sentence: SentenceConfig) -> list[str]:
+    """Tell of weights without tasks and tasks without a weight."""
+    kinds = {"labels": "without a pair", "grades": "with a pair"}
+    given = {"labels": [t for t in sentence.tasks if not t.pair]}
+    given["grades"] = [t for t in sentence.tasks if t.pair]
+    return [
+        f"sentence: {name} (a weight) and tasks {kinds[name]} are given together or not at all"
+        for name, tasks in given.items()
+        if bool(getattr(sentence, name)) != bool(tasks)
+    ]
