@@ -100,6 +100,10 @@ def _vocabulary(config: LineConfig) -> list[str]:
         )
     if not (config.teacher.path or config.teacher.config) and config.vocabulary.method == "map":
         problems.append("vocabulary.method = 'map' needs a teacher (its embeddings)")
+    if config.vocabulary.pairs and config.vocabulary.method == "full":
+        problems.append(
+            "vocabulary.pairs with method = 'full': all pieces stay, there is no choice"
+        )
     if config.vocabulary.pairs and not config.sentence:
         problems.append(
             "vocabulary.pairs reads the pairs of [sentence], and there is no such section"

@@ -99,12 +99,12 @@ def read_pairs(
         passage: list[TextPair] = []
         wanted = 0
         for pair in _source_pairs(source, index, report, cleaning):
-            if any(side in held_out for side in pair[:2]):
-                report.excluded += 1
-                continue
             key = text_hash(f"{pair.teacher}\t{pair.student}")
             if not is_valid(key, source.share):
                 report.filtered += 1
+                continue
+            if any(side in held_out for side in pair[:2]):
+                report.excluded += 1
                 continue
             if key in seen:
                 report.duplicates += 1

@@ -204,6 +204,8 @@ def test_the_teachers_side_of_pairs_gives_pieces_too(tmp_path, monkeypatch):
     (tmp_path / "dev.txt").write_text("the snow of a\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="sentence.exclude"):
         vocabulary()
+    with pytest.raises(ConfigError, match="there is no choice"):
+        load_config(path, ["vocabulary.method=full"])
     text = LINE[: LINE.index("[sentence]")]
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"pairs of \[sentence\]"):
