@@ -61,9 +61,11 @@ def vocabulary(line: Line) -> None:
     kinds = pair_sources(pairs.sources, share=v.pairs) if pairs else []
     held_out = expand(pairs.exclude, "sentence.exclude") if pairs else []
     inputs |= {f"pairs of {k.name}": fingerprint_files(k.files) for k in kinds}
+    settings = v.model_dump()
     if pairs:
+        settings |= {"read": pairs.model_dump(include={"sources", "max_chars"})}
         inputs["sentence.exclude"] = fingerprint_files(held_out)
-    stage = Stage(line.folder("02-vocabulary"), v.model_dump(), inputs, defaults={"pairs": 0.0})
+    stage = Stage(line.folder("02-vocabulary"), settings, inputs, defaults={"pairs": 0.0})
 
     def work(out: Path) -> None:
         base = (

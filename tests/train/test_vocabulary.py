@@ -201,6 +201,8 @@ def test_the_teachers_side_of_pairs_gives_pieces_too(tmp_path, monkeypatch):
     assert "y" not in both  # held out of the pairs: no text of the vocabulary either
     assert {"снег", "чай"} <= both & one
     # What is drawn of the pairs is part of what the stage follows from.
+    with pytest.raises(ConfigError, match="settings read"):
+        vocabulary("sentence.max_chars=400")
     (tmp_path / "dev.txt").write_text("the snow of a\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="sentence.exclude"):
         vocabulary()
