@@ -16,12 +16,16 @@ def contradictions(config: LineConfig) -> list[str]:
     return [problem for check in checks for problem in check(config)]
 
 
+def _has_teacher(config: LineConfig) -> bool:
+    return bool(config.teacher.path or config.teacher.config)
+
+
 def _distil(config: LineConfig) -> list[str]:
     problems = []
     teacher, distil = config.teacher, config.distil
     if teacher.path and teacher.config:
         problems.append("teacher: both path and config are given, expected one")
-    has_teacher = bool(teacher.path or teacher.config)
+    has_teacher = _has_teacher(config)
     if not has_teacher and distil.span:
         problems.append("distil.span needs a teacher: give teacher.path or teacher.config")
     if not has_teacher and distil.alignment != "none":
@@ -68,7 +72,7 @@ def _student(config: LineConfig) -> list[str]:
     start = config.student
     if "measured" in (start.initial_layers, start.cut):
         bare = start.initial_rows in ("random", "cooccurrence")
-        if bare or not (config.teacher.path or config.teacher.config):
+        if bare or not _has_teacher(config):
             problems.append(
                 "student: initial_layers or cut = 'measured' needs a teacher and initial_rows ="
                 " 'fvt', 'expected' or 'mean': without rows nothing tells its parts from each other"
@@ -98,7 +102,7 @@ def _vocabulary(config: LineConfig) -> list[str]:
             "vocabulary.lowercase needs vocabulary.method = 'train': the other methods keep pieces"
             " with their case"
         )
-    if not (config.teacher.path or config.teacher.config) and config.vocabulary.method == "map":
+    if not _has_teacher(config) and config.vocabulary.method == "map":
         problems.append("vocabulary.method = 'map' needs a teacher (its embeddings)")
     if config.vocabulary.pairs and config.vocabulary.method == "full":
         problems.append(
