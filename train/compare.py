@@ -244,7 +244,9 @@ def _write_report(config: CompareConfig, results: Mapping[str, Any]) -> None:
     columns = {t.name: (t.heading or t.name, t.score) for t in config.tasks}
     counted = {t.name: columns[t.name] for t in config.tasks if t.counted and not t.aside}
     if config.table:
-        lines = comparison_table(current, teacher, columns, counted)
+        lines = comparison_table(
+            current, teacher, columns, counted, measures=config.measures, sizes=config.sizes
+        )
         insert(Path(config.table), config.table_name, lines)
     if config.plot:
         plot_comparison(current, teacher, counted, Path(config.plot))

@@ -54,6 +54,9 @@ class CompareConfig(Section):
     results: str  # json file
     table: str = ""  # Markdown file, between `<!-- table_name -->` and `<!-- /table_name -->`
     table_name: str = "comparison"
+    # Held-out measures of the distillation told in the table, too: key in metrics -> heading
+    measures: dict[str, str] = {}
+    sizes: bool = True  # off: the table leaves out what students of one shape have in common
     plot: str = ""  # png: what is kept against parameters
     decisive: list[str] = []  # tasks whose scores are drawn seed by seed
     decisive_plot: str = ""  # png

@@ -40,41 +40,51 @@ def kept_shares(
 
 
 def comparison_table(
-    results: Mapping[str, Any], teacher: str, columns: Columns, counted: Columns
+    results: Mapping[str, Any],
+    teacher: str,
+    columns: Columns,
+    counted: Columns,
+    *,
+    measures: Mapping[str, str] | None = None,
+    sizes: bool = True,
 ) -> list[str]:
     """Write a Markdown table, a row for each of `results`; what is kept is told of `counted`.
 
-    A cell with several seeds is mean ± standard deviation.
+    `measures` are held-out measures of the distillation (key -> heading), told after the tasks;
+    `sizes` off leaves out what students of one shape have in common. A cell with several seeds is
+    mean ± standard deviation.
     """
+    measures = measures or {}
     headings = [heading for heading, _ in columns.values()]
-    lines = [
-        row(
-            ["", "M parameters", "smaller", "pieces / 1,000 characters", "ms", *headings, "kept, %"]
-        ),
-        rule(len(headings) + 6),
-    ]
+    about = ["M parameters", "smaller", "pieces / 1,000 characters", "ms"] if sizes else []
+    heads = ["", *about, *headings, "kept, %", *measures.values()]
+    lines = [row(heads), rule(len(heads))]
     for name, found in results.items():
-        facts = found["facts"]
-        times = ""
-        if teacher in results:
-            whole = results[teacher]["facts"]["parameters"]
-            times = f"{whole / facts['parameters']:.1f}x"
         cells = [_cell(scores_of(found, t, s), 3) for t, (_, s) in columns.items()]
         kept = [100 * k for k in kept_shares(results, name, teacher, counted)]
-        lines.append(
-            row(
-                [
-                    name,
-                    f"{facts['parameters'] / 1e6:.2f}",
-                    times,
-                    f"{facts['pieces_per_1000']:.0f}",
-                    f"{facts['ms']:.2f}" if "ms" in facts else "",
-                    *cells,
-                    _cell(kept, 1),
-                ]
-            )
-        )
+        told = [_cell(_measured(found, key), 3) for key in measures]
+        size = _size(results, name, teacher) if sizes else []
+        lines.append(row([name, *size, *cells, _cell(kept, 1), *told]))
     return lines
+
+
+def _measured(found: Mapping[str, Any], key: str) -> list[float]:
+    """Return a held-out measure of a student's distillation, seed by seed."""
+    measured = (seed.get("distil", {}) for seed in found["seeds"].values())
+    return [float(m[key]) for m in measured if key in m]
+
+
+def _size(results: Mapping[str, Any], name: str, teacher: str) -> list[str]:
+    facts = results[name]["facts"]
+    times = ""
+    if teacher in results:
+        times = f"{results[teacher]['facts']['parameters'] / facts['parameters']:.1f}x"
+    return [
+        f"{facts['parameters'] / 1e6:.2f}",
+        times,
+        f"{facts['pieces_per_1000']:.0f}",
+        f"{facts['ms']:.2f}" if "ms" in facts else "",
+    ]
 
 
 def _cell(values: Sequence[float], digits: int) -> str:

@@ -68,7 +68,7 @@ def current_cells(config: CompareConfig, results: Mapping[str, Any]) -> dict[str
         for seed in map(str, student.seeds):
             found = row["seeds"].get(seed, {"tasks": {}})
             tasks = {n: c for n, c in found["tasks"].items() if c["identity"] == wanted.get(n)}
-            seeds[seed] = {"tasks": tasks}
+            seeds[seed] = {"tasks": tasks} | ({"distil": found.get("distil", {})} if tasks else {})
         current[student.name] = {"facts": row["facts"], "seeds": seeds}
     return current
 

@@ -28,6 +28,11 @@ def test_the_table_tells_means_spreads_and_shares(tmp_path):
     assert table[4] == "| part | 1.00 | 10.0x | 200 |  | 0.600 |  |  |"
     told = comparison_table(results, "T", columns, {"a": columns["a"]})
     assert [line.split(" | ")[-1] for line in told[2:]] == ["100.0 |", "62.5 ± 17.7 |", "75.0 |"]
+    results["s"]["seeds"]["0"]["distil"] = {"mlm": 4.5}
+    told = comparison_table(results, "T", columns, columns, measures={"mlm": "LM"}, sizes=False)
+    assert told[0] == "|  | A | B | kept, % | LM |"
+    assert told[3] == "| s | 0.500 ± 0.141 | 0.500 ± 0.000 | 81.2 ± 8.8 | 4.500 |"
+    assert told[4] == "| part | 0.600 |  |  |  |"
     plot_comparison(results, "T", columns, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
 
