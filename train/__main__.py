@@ -14,7 +14,8 @@ from .config import load_config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run stages of a training line; return the exit status."""
-    from .compare import compare, compare_at_once, measure_speed
+    from .compare import compare, compare_at_once
+    from .compare_speed import measure_speed
     from .compared import load_comparison
     from .evaluate import evaluate, load_evaluation
     from .folders import Line

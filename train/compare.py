@@ -18,8 +18,6 @@ from typing import Any
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from rubert_lite import Model
-from rubert_lite.errors import RubertLiteError
 from rubert_lite.normalize import normalize_text
 
 from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, rows_of, tasks_of
@@ -39,12 +37,11 @@ from .line_tasks import finetune_head, learn_task_words
 from .pairs import read_lines
 from .parallel import locked, run_rows
 from .results import insert, write_json
-from .speed import exported, milliseconds
 
 logger = logging.getLogger(__name__)
 
 _BEFORE = ("corpus", "vocabulary", "shards", "distil")
-_SAMPLE, _SPEED_TEXTS = 20_000, 1000  # held-out texts that pieces are counted, students timed on
+_SAMPLE = 20_000  # held-out texts that pieces are counted on
 
 
 def compare(
@@ -69,12 +66,12 @@ def compare(
         # Another process that is asked for this cell, too, finds it done
         with locked(line.folder(f"cell-{task.name}")):
             identity = cell_identity(config, student, task)
-            done = _read_results(path).get(student.name, {}).get("seeds", {}).get(str(seed), {})
+            done = read_results(path).get(student.name, {}).get("seeds", {}).get(str(seed), {})
             if force or done.get("tasks", {}).get(task.name, {}).get("identity") != identity:
                 _compute(config, student, seed, task, line, identity)
         bar.update()
     bar.close()
-    _report(config)
+    report(config)
 
 
 def _compute(
@@ -89,7 +86,7 @@ def _compute(
     path = Path(config.results)
     run_line(line, _BEFORE[:1])  # before an hour is spent on what cannot stand beside the rest
     text = text_read(line)
-    check_text(current_cells(config, _read_results(path)), text, path)
+    check_text(current_cells(config, read_results(path)), text, path)
     run_line(line, _BEFORE)
     origin = {"text": text, "teacher": teacher_weights(config)}
     metrics = _training(line)["metrics"]
@@ -97,16 +94,16 @@ def _compute(
     scores = _tune(config, student, seed, task, line)
     seconds = round(time.perf_counter() - started, 1)
     with locked(path):  # other processes fill in other rows
-        results = _read_results(path)
+        results = read_results(path)
         row = results.setdefault(student.name, {"seeds": {}})
-        if row.get("facts", {}).get("shape") != _shape(line):  # else nothing has changed
+        if row.get("facts", {}).get("shape") != shape_of(line):  # else nothing has changed
             row["facts"] = _facts(line)
         cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
         cells["distil"] = metrics
         about = {"identity": identity, "made_from": origin, "seconds": seconds}
         cells["tasks"][task.name] = about | scores
         write_json(path, results)
-    _report(config, wait=False)
+    report(config, wait=False)
 
 
 def compare_at_once(
@@ -131,35 +128,8 @@ def compare_at_once(
     run_rows(command, words, jobs=jobs)
 
 
-def measure_speed(config: CompareConfig) -> None:
-    """Add to every student that was trained the milliseconds of a text, one thread, int8."""
-    path = Path(config.results)
-    models: dict[str, Model] = {}
-    shapes: dict[str, str] = {}
-    texts: list[str] = []
-    for student in config.students:
-        line = line_of(config, student, student.seeds[0])
-        folder = line.folder
-        if not (folder("04-student") / "training.json").is_file():
-            continue
-        try:
-            models[student.name] = exported(folder("04-student"), folder("package-timed"))
-            shapes[student.name] = _shape(line)
-        except RubertLiteError as error:
-            logger.warning("%s: not timed: %s", student.name, error)
-            continue
-        texts = texts or list(islice(_held_out(folder("01-corpus")), _SPEED_TEXTS))
-    found = milliseconds(models, texts)
-    with locked(path):
-        results = _read_results(path)
-        for name, value in found.items():
-            if name in results:
-                results[name]["facts"] |= {"ms": value, "shape": shapes[name]}
-        write_json(path, results)
-    _report(config)
-
-
-def _read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
+    """Return what a comparison's file of results holds: nothing before its first cell."""
     return _read(path) if path.is_file() else {}
 
 
@@ -192,28 +162,33 @@ def _tune(
     return scores
 
 
-def _shape(line: Line) -> str:
-    """Identify what the time of a text depends on: shape and pieces, not weights or seeds."""
-    settings = line.config.model_dump(include={"student", "vocabulary"})
+def shape_of(line: Line) -> str:
+    """Identify what a student's size and time depend on: its body and pieces, not its weights."""
+    body = {"layers", "hidden_size", "heads", "ffn_size", "max_length", "architecture"}
+    settings = {
+        "student": line.config.student.model_dump(include=body),
+        "vocabulary": line.config.vocabulary.model_dump(),
+    }
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _facts(line: Line) -> dict[str, Any]:
     """Return what a student is, whatever its seed: parameters, and pieces of 1,000 characters."""
     folder = line.folder("04-student")
-    texts = list(islice(_held_out(line.folder("01-corpus")), _SAMPLE))
+    texts = list(islice(held_out(line.folder("01-corpus")), _SAMPLE))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     pieces = sum(len(e.ids) - 2 for e in tokenizer.encode_batch(texts))
     characters = sum(map(len, texts))
     return {
-        "shape": _shape(line),
+        "shape": shape_of(line),
         "parameters": int(_training(line)["parameters"]),
         "pieces_per_1000": round(1000 * pieces / characters, 1),
     }
 
 
-def _held_out(corpus: Path) -> Iterator[str]:
+def held_out(corpus: Path) -> Iterator[str]:
+    """Yield the held-out texts of a corpus as the runtime would read them."""
     return map(normalize_text, read_lines(corpus / "valid.txt"))
 
 
@@ -226,7 +201,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _report(config: CompareConfig, *, wait: bool = True) -> None:
+def report(config: CompareConfig, *, wait: bool = True) -> None:
     """Write table and picture of the cells that the configuration asks for as it stands.
 
     That takes seconds, in which others may write cells. While another process is at it this one
@@ -235,7 +210,7 @@ def _report(config: CompareConfig, *, wait: bool = True) -> None:
     path = Path(config.results)
     with locked(path.with_name(f"{path.name}.report"), wait=wait) as mine:
         if mine:
-            _write_report(config, _read_results(path))
+            _write_report(config, read_results(path))
 
 
 def _write_report(config: CompareConfig, results: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,8 @@ import pytest
 
 from rubert_lite.errors import ConfigError, RubertLiteError
 from train import compare as module
-from train.compare import compare, compare_at_once, measure_speed
+from train.compare import compare, compare_at_once
+from train.compare_speed import measure_speed
 from train.compared import load_comparison, rows_of, tasks_of
 from train.parallel import locked
 
@@ -59,9 +61,9 @@ def test_cells_do_not_wait_for_a_report_of_another_process(config):
     compare(config, only=["teacher"])
     Path("README.md").write_text("<!-- comparison -->\n<!-- /comparison -->\n")
     with locked(Path("results.json.report")):
-        module._report(config, wait=False)
+        module.report(config, wait=False)
     assert "teacher" not in Path("README.md").read_text()
-    module._report(config, wait=False)
+    module.report(config, wait=False)
     assert "| teacher |" in Path("README.md").read_text()
 
 
@@ -178,6 +180,16 @@ def test_students_are_timed_as_they_would_run(config, monkeypatch):
     assert f"| {found['teacher']['facts']['ms']:.2f} |" in Path("README.md").read_text()
     compare(config, only=["teacher"], force=True)  # a new cell leaves the time where it is
     assert "ms" in json.loads(Path("results.json").read_text())["teacher"]["facts"]
+    compare(config, only=["match"], seeds=[1])
+    measure_speed(config)  # the trained student of seed 1, and none for rows without results
+    found = json.loads(Path("results.json").read_text())
+    assert set(found) == {"teacher", "match"} and found["match"]["facts"]["ms"] > 0
+    shutil.rmtree("runs/compare/match-1")
+    found["match"]["facts"].pop("ms")
+    Path("results.json").write_text(json.dumps(found), encoding="utf-8")
+    measure_speed(config)  # none lies there: one with random weights is timed
+    assert json.loads(Path("results.json").read_text())["match"]["facts"]["ms"] > 0
+    assert len(list(Path("runs/compare").glob("untrained-*"))) == 1
     wider = TEACHER + "[student]\nffn_size = 48\n"
     Path("teacher.toml").write_text(wider, encoding="utf-8")
     compare(load_comparison(Path("c.toml")), only=["teacher"], force=True)  # another student
