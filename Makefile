@@ -88,10 +88,11 @@ $(VENV)-bench/.done:
 	$(VENV)-bench/bin/python -m pip install --quiet "torch==2.13.0" "transformers==4.57.6" openvino nncf ctranslate2 fastembed
 	touch $@
 
+# setuptools warns of editable installations at length: what looks like a failure is none.
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(DEV)]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(DEV)]"
 	touch $@ $(VENV)/.run

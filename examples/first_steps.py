@@ -47,7 +47,7 @@ def main() -> None:
         note = "" if place == right - 1 else f"   <- expected: {ANSWERS[right - 1]}"
         print(f"  {row[place]:.2f}  {question}\n        {ANSWERS[place]}{note}")
     hits = sum(int(place) == right - 1 for (_, right), place in zip(QUESTIONS, best, strict=True))
-    print(f"  right: {hits} of {len(QUESTIONS)}")
+    print(f"  right: {hits} of {len(QUESTIONS)} (README.md, Limits: what a small model misses)")
     if model.labels:
         print("\nClasses:")
         for text, found in zip(TEXTS, model.classify(TEXTS), strict=True):

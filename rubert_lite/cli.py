@@ -18,7 +18,7 @@ from typing import Any
 
 from . import __version__, load
 from .bulk import encode_file
-from .errors import InputError, PackageError, ProviderError, RubertLiteError
+from .errors import InputError, PackageError, ProviderError, RubertLiteError, how_to_install
 from .inputs import chunks
 from .locate import available_models, locate
 from .model import Model
@@ -103,8 +103,7 @@ def _run_installed(command: EntryPoint, words: list[str]) -> int:
         if (error.name or "").startswith("rubert_lite"):
             raise  # our own mistake
         raise ProviderError(
-            f"{command.name}: {error.name} is not installed: pip install"
-            f" 'rubert-lite[{command.name}]'"
+            f"{command.name}: {error.name} is not installed: {how_to_install(command.name)}"
         ) from error
 
 
@@ -206,7 +205,10 @@ def _encode(arguments: argparse.Namespace) -> None:
     settings: dict[str, Any] = {"truncate_dim": arguments.truncate_dim, "dtype": arguments.dtype}
     if arguments.output:
         out = arguments.output
-        encode_file(model, texts, out, restart=arguments.restart, progress=True, **settings)
+        rows = encode_file(model, texts, out, restart=arguments.restart, progress=True, **settings)
+        by = f"{model.package.manifest.name}, {model.variant}"
+        width = arguments.truncate_dim or model.dim
+        print(f"rubert-lite: {out}: {rows} x {width} {arguments.dtype}, {by}", file=sys.stderr)
         return
     # A bar between the lines of data would make both unreadable.
     for array in model.iter_encode(texts, progress=not sys.stdout.isatty(), **settings):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import PackageError, ProviderError
+from .errors import PackageError, ProviderError, how_to_install
 from .replay import RECORDING, Replay, run_options
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
         import onnxruntime
     except ImportError as error:
         raise ProviderError(
-            "onnxruntime is not installed: pip install 'rubert-lite[cpu]' (or 'rubert-lite[gpu]')"
+            f"onnxruntime is not installed: {how_to_install('cpu')} (or gpu instead of cpu)"
         ) from error
     provider = _PROVIDERS.get(device) if isinstance(device, str) else None
     if provider is None:
@@ -158,8 +158,8 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
         onnxruntime.preload_dlls()  # CUDA and cuDNN as pip packages are on no loader's path
     if provider not in onnxruntime.get_available_providers():
         raise ProviderError(
-            f"device {device!r}: this onnxruntime has no {provider}: pip uninstall onnxruntime,"
-            " then pip install 'rubert-lite[gpu]'"
+            f"device {device!r}: this onnxruntime has no {provider}: pip uninstall onnxruntime;"
+            f" then, {how_to_install('gpu')}"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

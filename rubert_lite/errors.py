@@ -38,3 +38,8 @@ class ConfigError(RubertLiteError):
 
 class ProviderError(RubertLiteError):
     """Report that onnxruntime or the asked execution provider is not installed or not usable."""
+
+
+def how_to_install(extra: str) -> str:
+    """Return the remedy for a missing dependency; it names no index, for none has the package."""
+    return f"install rubert_lite with its extra: pip install -e '.[{extra}]' in the checkout"

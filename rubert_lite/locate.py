@@ -77,7 +77,11 @@ def locate(name: str | os.PathLike[str]) -> Path:
     tried = ["models of that name: " + (", ".join(named) or "none is installed"), "a directory"]
     if isinstance(name, str) and _HUB_ID.fullmatch(text) and not text.startswith("."):
         return _download(text, tried)
-    raise ModelNotFound(f"{text}: no such model; tried {'; '.join(tried)}")
+    import difflib  # 6 ms, which no start should pay that finds its model
+
+    near = difflib.get_close_matches(text.lower(), named, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ModelNotFound(f"{text}: no such model{hint}; tried {'; '.join(tried)}")
 
 
 def _download(name: str, tried: list[str]) -> Path:
@@ -98,5 +102,6 @@ def _download(name: str, tried: list[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFound(
             f"{name}: no such model; tried {'; '.join(tried)}; the hub: {type(error).__name__}."
-            " Offline, only what is in its cache can be loaded"
+            " Offline, only what is in its cache can be loaded; and only packages that `rubert-lite"
+            " export` wrote"
         ) from error

@@ -14,6 +14,7 @@ from typing import IO, Any
 from .errors import InputError
 
 _OPENERS: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_JSON_LINES, _TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 _ROWS = 1024  # of a parquet file read at once
 
 
@@ -29,11 +30,26 @@ def read_texts(source: str, *, fields: tuple[str, ...] = ()) -> Iterator[Any]:
         yield from _columns(source, fields or ("text",))
         return
     name = "standard input" if source == "-" else source
+    if not fields:
+        _check_plain(source)
     with _opened(source) as file:
         for number, data in enumerate(_lines(file, name), start=1):
             where = f"{name}, line {number}"
             line = _decoded(data, where=where, first=number == 1)
             yield _parsed(line, fields, where=where) if fields else line
+
+
+def _check_plain(source: str) -> None:
+    """Refuse to read a table line by line: braces and commas would pass for text."""
+    compressed = Path(source).suffix in _OPENERS
+    kind = Path(Path(source).stem if compressed else source).suffix.lower()
+    if kind in _JSON_LINES:
+        raise InputError(f"{source}: JSON lines: name the field of the text, such as --field text")
+    if kind in _TABLES:
+        raise InputError(
+            f"{source}: a table, expected plain text, JSON lines (--field) or parquet; - (standard"
+            " input) takes whatever is no table as it is"
+        )
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
@@ -97,6 +113,11 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
     try:
         # Closed below; errors of the caller pass.
         file: Any = opener(source) if opener else open(source, "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{source}: no such file: a text itself goes through standard input (echo TEXT |"
+            " rubert-lite ... -)"
+        ) from error
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror})") from error
     with file:

@@ -19,6 +19,8 @@ from starlette.responses import Response
 
 from rubert_lite.errors import InputError, ModelNotFound, RubertLiteError
 
+_TYPES = ("str", "int", "float", "bool")  # in pydantic's places
+
 
 class Overloaded(RubertLiteError):
     """The queue is full; `retry_after` says in how many seconds it should have room."""
@@ -93,11 +95,32 @@ def fault_of(error: Exception) -> Fault:
 
 def _explain(error: ValidationError) -> str:
     """Say what is wrong where, without the value: it may be a user's text."""
+    errors = error.errors(include_input=False, include_url=False)
+    depth: dict[object, int] = {}  # of what may be of several types, the nearest miss is told
+    for found in errors:
+        place = found["loc"]
+        depth[place[:1]] = max(depth.get(place[:1], 0), len(place))
     problems = []
-    for found in error.errors(include_input=False, include_url=False):
-        place = ".".join(str(part) for part in found["loc"])
-        problems.append(f"{place}: {found['msg']}" if place else found["msg"])
+    for found in errors:
+        place = found["loc"]
+        if not any(map(_is_type, place)) or len(place) == depth[place[:1]]:
+            problems.append(f"{_place(place)}: {found['msg']}" if place else found["msg"])
     return "; ".join(dict.fromkeys(problems))
+
+
+def _place(parts: tuple[int | str, ...]) -> str:
+    """Write a place in a request, such as input[0]; pydantic names the types that it tried, too."""
+    place = ""
+    for part in parts:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif not _is_type(part):
+            place += f".{part}" if place else part
+    return place
+
+
+def _is_type(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _TYPES or "[" in part)
 
 
 def respond(path: str, fault: Fault) -> Response:

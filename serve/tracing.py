@@ -1,4 +1,4 @@
-"""Spans of requests for OpenTelemetry: an extra, `pip install 'rubert-lite[otel]'`.
+"""Spans of requests for OpenTelemetry: the extra `otel`.
 
 A span has the route, the status and the time of each phase; never a word of a text.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rubert_lite.errors import ProviderError
+from rubert_lite.errors import ProviderError, how_to_install
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -75,7 +75,7 @@ def open_tracing(endpoint: str, name: str) -> tuple["TracerProvider", Callable[[
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise ProviderError(
-            "--otlp-endpoint needs OpenTelemetry: pip install 'rubert-lite[otel]'"
+            f"--otlp-endpoint needs OpenTelemetry: {how_to_install('otel')}"
         ) from error
     resource = Resource.create({"service.name": "rubert-lite", "rubert_lite.model": name})
     provider = TracerProvider(resource=resource)

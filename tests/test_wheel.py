@@ -50,9 +50,11 @@ def test_it_runs_outside_the_checkout(wheel, tmp_path):
     python = str(venv / "bin" / "python")
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
 
-    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str = "", cwd: Path = tmp_path
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            arguments, cwd=tmp_path, input=stdin, capture_output=True, text=True, env=clean
+            arguments, cwd=cwd, input=stdin, capture_output=True, text=True, env=clean
         )
 
     def install(*what: str) -> None:
@@ -63,7 +65,7 @@ def test_it_runs_outside_the_checkout(wheel, tmp_path):
     install(str(wheel))
     code = "from rubert_lite import load; print(load('distil-16k').encode(['Привет, мир']).shape)"
     missing = run(python, "-c", code)
-    assert missing.returncode != 0 and "pip install 'rubert-lite[cpu]'" in missing.stderr
+    assert missing.returncode != 0 and "pip install -e '.[cpu]'" in missing.stderr
     install(f"{wheel}[cpu]")
     assert run(python, "-c", code).stdout == "(1, 256)\n"
     tool = str(venv / "bin" / "rubert-lite")
@@ -71,11 +73,14 @@ def test_it_runs_outside_the_checkout(wheel, tmp_path):
     assert encoded.returncode == 0, encoded.stderr
     assert len(encoded.stdout.splitlines()) == 2
     train = run(tool, "train", "all", "--config", "x.toml")
-    assert train.returncode == 1 and "rubert-lite[train]" in train.stderr
+    assert train.returncode == 1 and ".[train]" in train.stderr
     serve = run(tool, "serve", "distil-16k")
-    assert serve.returncode == 1 and "rubert-lite[serve]" in serve.stderr
+    assert serve.returncode == 1 and ".[serve]" in serve.stderr
     install(f"{wheel}[cpu,serve]")
     assert "torch" not in run(python, "-m", "pip", "list").stdout
+    # As train.parallel starts other processes: a checkout that stands there is not taken for it.
+    inside = run(python, "-P", "-m", "rubert_lite.serve", "--help", cwd=ROOT)
+    assert inside.returncode == 0, inside.stderr
     _serve_and_ask(tool, tmp_path, clean)
 
 

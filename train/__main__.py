@@ -10,6 +10,7 @@ from pathlib import Path
 from rubert_lite.errors import ConfigError, RubertLiteError
 
 from .config import load_config
+from .parallel import as_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,8 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _again(arguments: argparse.Namespace) -> list[str]:
     """Return the command of a process that does what this one was asked, but for the students."""
-    package = __package__ or "train"  # of a checkout, or inside the installed one
-    words = [sys.executable, "-m", package, "compare", "--config", str(arguments.config)]
+    words = [*as_command("train"), "compare", "--config", str(arguments.config)]
     for override in arguments.set:
         words += ["--set", override]
     for task in arguments.task:

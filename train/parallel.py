@@ -39,6 +39,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
+def as_command(part: str) -> list[str]:
+    """Return the command that runs a part of the project (train, export) in another process."""
+    inside = (__package__ or "train").removesuffix("train")  # "rubert_lite." where installed
+    # A checkout where the process happens to stand has a rubert_lite without these parts in it.
+    safe = ["-P"] if inside else []
+    return [sys.executable, *safe, "-m", f"{inside}{part}"]
+
+
 def run_rows(command: Sequence[str], rows: Mapping[str, Sequence[str]], *, jobs: int) -> None:
     """Run `command` with the words of every row, `jobs` at a time, each with its share of threads.
 

@@ -1,7 +1,6 @@
 """Measure how long packages take for the same texts, in turns: noise is noisy to all of them."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from tqdm import tqdm
 import rubert_lite
 from rubert_lite import Model
 from rubert_lite.errors import RubertLiteError
+
+from .parallel import as_command
 
 _ROUNDS = 5
 
@@ -34,9 +35,7 @@ def exported(checkpoint: Path, package: Path) -> Model:
     """
     manifest, trained = package / "manifest.json", checkpoint / "training.json"
     if not manifest.is_file() or manifest.stat().st_mtime < trained.stat().st_mtime:
-        root = (__package__ or "train").removesuffix("train")
-        words = [sys.executable, "-m", f"{root}export", str(checkpoint), "--to", str(package)]
-        words.append("--force")
+        words = [*as_command("export"), str(checkpoint), "--to", str(package), "--force"]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise RubertLiteError(f"{checkpoint}: cannot be exported: {done.stderr.strip()}")

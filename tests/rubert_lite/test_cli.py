@@ -188,11 +188,35 @@ def test_missing_input_and_model(
     shared_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["encode", str(shared_package), str(tmp_path / "absent")]) == 1
-    assert "absent: cannot be read (No such file" in capsys.readouterr().err
+    assert "absent: no such file: a text itself goes through standard" in capsys.readouterr().err
     assert main(["encode", str(shared_package), str(tmp_path)]) == 1
     assert "cannot be read" in capsys.readouterr().err
     assert main(["info", "no-such-model"]) == 1
-    assert capsys.readouterr().err.startswith("rubert-lite: no-such-model: no such model")
+    assert capsys.readouterr().err.startswith("rubert-lite: no-such-model: no such model; tried")
+    assert main(["info", "distil-16K"]) == 1
+    assert "distil-16K: no such model; did you mean 'distil-16k'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.jsonl", "a.jsonl: JSON lines: name the field of the text, such as --field text"),
+        ("a.json", "a.json: JSON lines: name the field"),
+        ("a.JSONL.gz", "a.JSONL.gz: JSON lines: name the field"),
+        ("a.csv", "a.csv: a table, expected plain text, JSON lines (--field) or parquet"),
+        ("a.tsv.xz", "a.tsv.xz: a table, expected plain text"),
+    ],
+)
+def test_tables_are_not_taken_for_text(
+    shared_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    path = tmp_path / name
+    path.write_text('{"text": "раз"}\n', encoding="utf-8")
+    assert main(["encode", str(shared_package), str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert told in err and out == ""
+    if name == "a.jsonl":
+        assert main(["encode", str(shared_package), str(path), "--field", "text"]) == 0
 
 
 def test_classify(

@@ -53,7 +53,8 @@ def test_command_without_its_extra_names_it(
 ) -> None:
     installed("train", ModuleNotFoundError("No module named 'torch'", name="torch"))
     assert main(["train"]) == 1
-    assert "torch is not installed: pip install 'rubert-lite[train]'" in capsys.readouterr().err
+    told = "torch is not installed: install rubert_lite with its extra: pip install -e '.[train]'"
+    assert told in capsys.readouterr().err
 
     def late(argv: list[str]) -> int:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")

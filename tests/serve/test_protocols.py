@@ -62,7 +62,8 @@ def test_openai_refuses_token_ids_and_says_why(client):
         ({"input": "мир", "dimensions": 9}, 400, "expected 1 to 8"),
         ({"input": "мир", "dimensions": 0}, 400, "greater than or equal to 1"),
         ({"input": "мир", "model": "other"}, 404, "'other' is not served"),
-        ({"input": ["мир", None]}, 400, "valid string"),
+        ({"input": ["мир", None]}, 400, "input[1]: Input should be a valid string"),
+        ({"input": 5}, 400, "input: Input should be a valid string; input: Input should be a"),
         ({"input": "мир", "encoding_format": "hex"}, 400, "encoding_format"),
     ],
 )
@@ -258,6 +259,7 @@ def test_open_inference_protocol_in_binary(client, model):
         ({"shape": [-1]}, "shape [-1]"),
         ({"shape": [1, 2]}, "only logits read pairs"),
         ({"data": ["мир", 3]}, "holds a int"),
+        ({"shape": ["x"], "name": 5}, "inputs[0].name: Input should be a valid string; inputs[0]"),
     ],
 )
 def test_open_inference_errors(client, change, said):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rubert_lite.errors import RubertLiteError
-from train.parallel import locked, run_rows
+from train import parallel
+from train.parallel import as_command, locked, run_rows
 from train.stage import Stage, run_stage
 
 SLOW = """
@@ -23,6 +24,12 @@ import sys
 from train.parallel import run_rows
 run_rows([sys.executable, "slow.py"], {"first": ["a"], "second": ["b"]}, jobs=2)
 """
+
+
+def test_another_process_finds_the_installed_parts_from_a_checkout(monkeypatch):
+    assert as_command("export") == [sys.executable, "-m", "export"]
+    monkeypatch.setattr(parallel, "__package__", "rubert_lite.train")
+    assert as_command("export") == [sys.executable, "-P", "-m", "rubert_lite.export"]
 
 
 def alive(process: int) -> bool:
