@@ -20,11 +20,10 @@ from rubert_lite.errors import ConfigError, InputError
 
 from .probes import (
     Bitext,
+    cosines,
     probe,
-    probe_words,
-    recall,
     recall_by_length,
-    recall_words,
+    recall_of,
     robustness,
 )
 from .results import (
@@ -42,6 +41,7 @@ from .stage import fingerprint_files
 from .systems import System, SystemConfig
 from .tables import read_rows
 from .tasks import Task
+from .tfidf import TERMS, probe_terms, recall_beside, recall_terms
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class RetrievalConfig(Section):
     only: dict[str, list[str]] = {}  # column -> values
     details: bool = False  # also by length of the query, and with changed queries
     unique: bool = False  # pairs whose document stood there before are left out
+    beside: bool = False  # also with TF-IDF of words and of characters added to the cosine
 
 
 class TableConfig(Section):
@@ -184,9 +185,10 @@ def _cells(
 ) -> Iterator[tuple[System, str, str, Callable[[System], Mapping[str, Any]]]]:
     """Yield each system with the names of its cells, what they ask, and how it is answered."""
     tasks = [(t, _question(t.model_dump(), t.train, t.dev)) for t in config.tasks]
-    # As before there was `unique`, where it is not asked for: what was answered stays answered.
+    # As before there were these settings, where they are off: what was answered stays answered.
+    late = ("unique", "beside")
     searches = [
-        (r, _question(r.model_dump(exclude=set() if r.unique else {"unique"}), r.file))
+        (r, _question(r.model_dump(exclude={k for k in late if not getattr(r, k)}), r.file))
         for r in config.retrieval
     ]
     for settings in config.systems:
@@ -207,16 +209,20 @@ def _question(settings: Mapping[str, Any], *files: str) -> str:
 
 
 def _probe(task: Task, system: System) -> dict[str, float]:
-    return probe_words(task) if system.config.kind == "words" else probe(task, system.encode)
+    kind = system.config.kind
+    return probe_terms(task, kind) if kind in TERMS else probe(task, system.encode)
 
 
 def _retrieve(config: RetrievalConfig, system: System) -> dict[str, Any]:
     bitext = read_bitext(config)
-    if system.config.kind == "words":
-        return recall_words(bitext)
+    if system.config.kind in TERMS:
+        return recall_terms(bitext, system.config.kind)
     queries = system.encode(bitext.queries)
     documents = system.encode_documents(bitext.documents)
-    found: dict[str, Any] = dict(recall(queries, documents))
+    likeness = cosines(queries, documents)
+    found: dict[str, Any] = dict(recall_of(likeness))
+    if config.beside:
+        found |= recall_beside(bitext, likeness)
     if config.details:
         found["by length"] = recall_by_length(bitext, queries, documents)
         found["changed"] = robustness(bitext, system.encode, documents)

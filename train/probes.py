@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -21,7 +20,6 @@ from .noise import add_typos
 from .tasks import Encode, Records, Task, Vectors, features, measure, read_task, unit
 
 _STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation, chosen on a tenth of the training set
-_WORD_STRENGTHS = (1.0, 4.0, 16.0)
 _NEIGHBOURS = 3
 _LENGTHS = ((0, 30), (30, 60), (60, 120), (120, 10_000))  # characters
 
@@ -41,40 +39,14 @@ def probe(task: Task, encode: Encode) -> dict[str, float]:
     }
 
 
-def probe_words(task: Task) -> dict[str, float]:
-    """Return {"linear"} of logistic regression over TF-IDF of all words; {} for pairs of texts.
-
-    No encoder: what the words of the training set tell, each with a column of its own.
-    """
-    if task.pair:
-        return {}
-    train, dev = read_task(task.train, task, limit=task.limit), read_task(task.dev, task)
-    texts, labels = train.texts[0], np.asarray(train.labels)
-    parts = train_test_split(texts, labels, test_size=0.1, random_state=0, stratify=labels)
-    fitted, held, y_fitted, y_held = parts
-    scored = [
-        (_score(task, _fit_words(c, fitted, y_fitted), held, y_held), c) for c in _WORD_STRENGTHS
-    ]
-    model = _fit_words(max(scored)[1], texts, labels)
-    return {"linear": _score(task, model, dev.texts[0], np.asarray(dev.labels))}
-
-
-def _fit_words(strength: float, texts: Sequence[str], y: np.ndarray) -> object:
-    words = TfidfVectorizer(min_df=2, sublinear_tf=True)
-    model = make_pipeline(words, LogisticRegression(C=strength, max_iter=300))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(texts, y)
-
-
 def _linear(task: Task, train: Records, x: Vectors, dev: Records, x_dev: Vectors) -> float:
     labels = np.asarray(train.labels)
     fitted, held, y_fitted, y_held = train_test_split(
         x, labels, test_size=0.1, random_state=0, stratify=labels
     )
-    scored = [(_score(task, _fit(c, fitted, y_fitted), held, y_held), c) for c in _STRENGTHS]
+    scored = [(score(task, _fit(c, fitted, y_fitted), held, y_held), c) for c in _STRENGTHS]
     best = max(scored)[1]
-    return _score(task, _fit(best, x, labels), x_dev, np.asarray(dev.labels))
+    return score(task, _fit(best, x, labels), x_dev, np.asarray(dev.labels))
 
 
 def _fit(strength: float, x: Vectors, y: np.ndarray) -> object:
@@ -84,7 +56,8 @@ def _fit(strength: float, x: Vectors, y: np.ndarray) -> object:
         return model.fit(x, y)
 
 
-def _score(task: Task, model: object, x: Vectors | Sequence[str], y: np.ndarray) -> float:
+def score(task: Task, model: object, x: Vectors | Sequence[str], y: np.ndarray) -> float:
+    """Return what a task's metric says of a fitted classifier's answers to `x`."""
     assert hasattr(model, "predict") and hasattr(model, "predict_proba")
     positive = model.predict_proba(x)[:, -1] if task.metric == "auc" else None
     return measure(task.metric, [str(v) for v in y], model.predict(x), positive)
@@ -93,7 +66,7 @@ def _score(task: Task, model: object, x: Vectors | Sequence[str], y: np.ndarray)
 def _neighbours(task: Task, train: Records, x: Vectors, dev: Records, x_dev: Vectors) -> float:
     model = KNeighborsClassifier(_NEIGHBOURS, metric="cosine", algorithm="brute")
     model.fit(unit(x), np.asarray(train.labels))
-    return _score(task, model, unit(x_dev), np.asarray(dev.labels))
+    return score(task, model, unit(x_dev), np.asarray(dev.labels))
 
 
 @dataclass(frozen=True)
@@ -109,22 +82,25 @@ def recall(queries: Vectors, documents: Vectors) -> dict[str, float]:
 
     Ties count against: an encoder that says the same of all texts finds nothing.
     """
-    ranks = _ranks(queries, documents)
+    return recall_of(cosines(queries, documents))
+
+
+def cosines(queries: Vectors, documents: Vectors) -> Vectors:
+    """Return the cosine of every query with every document [queries, documents]."""
+    found: Vectors = unit(queries) @ unit(documents).T
+    if not np.isfinite(found).all():  # comparisons with NaN would call it the best of all
+        raise InputError("vectors that are not finite: nothing can be said of such an encoder")
+    return found
+
+
+def recall_of(scores: Vectors) -> dict[str, float]:
+    """Return recall@1 and @10 of the own document by any scores [n, n]; ties count against."""
+    ranks = _ranks(scores)
     return {"recall@1": float((ranks < 1).mean()), "recall@10": float((ranks < 10).mean())}
 
 
-def recall_words(bitext: Bitext) -> dict[str, float]:
-    """Return recall@1 and @10 by TF-IDF of all words of the documents: no encoder, plain search."""
-    words = TfidfVectorizer(sublinear_tf=True)
-    documents = words.fit_transform(bitext.documents)
-    return recall(words.transform(bitext.queries).toarray(), documents.toarray())
-
-
-def _ranks(queries: Vectors, documents: Vectors) -> np.ndarray:
+def _ranks(scores: Vectors) -> np.ndarray:
     """Count the other documents that are at least as near as the own one."""
-    scores = unit(queries) @ unit(documents).T
-    if not np.isfinite(scores).all():  # comparisons with NaN would call it the best of all
-        raise InputError("vectors that are not finite: nothing can be said of such an encoder")
     own = np.take_along_axis(scores, np.arange(len(scores))[:, None], axis=1)
     ranks: np.ndarray = (scores >= own).sum(1) - 1
     return ranks
@@ -134,7 +110,7 @@ def recall_by_length(
     bitext: Bitext, queries: Vectors, documents: Vectors
 ) -> dict[str, dict[str, float]]:
     """Return recall@1 among all documents, and the number of queries, by length of the query."""
-    hits = _ranks(queries, documents) < 1
+    hits = _ranks(cosines(queries, documents)) < 1
     lengths = np.asarray([len(t) for t in bitext.queries])
     found = {}
     for low, high in _LENGTHS:

@@ -89,11 +89,18 @@ def detail_table(results: Results, systems: Sequence[str], cell: str, kind: str)
 
 
 def recall_table(results: Results, systems: Sequence[str], cell: str) -> list[str]:
-    """Write a Markdown table of recall@1 and @10 of one retrieval, one system a row."""
-    rows = [row([cell, "R@1", "R@10"]), rule(3)]
-    for system in systems:
-        found = _of(results, system).get(cell, {})
-        rows.append(row([system, *(_number(found.get(f"recall@{k}"), 3) for k in (1, 10))]))
+    """Write a Markdown table of recall@1 and @10 of one retrieval, one system a row.
+
+    Where some were judged beside TF-IDF, too, two columns for each kind of its terms follow.
+    """
+    cells = [_of(results, s).get(cell, {}) for s in systems]
+    ways = dict.fromkeys(way for c in cells for way in c if way.startswith("beside "))
+    heads = [f"{way}: R@{k}".removeprefix(": ") for way in ("", *ways) for k in (1, 10)]
+    rows = [row([cell, *heads]), rule(len(heads) + 1)]
+    for system, found in zip(systems, cells, strict=True):
+        told = [found, *(found.get(way, {}) for way in ways)]
+        values = [scores.get(f"recall@{k}") for scores in told for k in (1, 10)]
+        rows.append(row([system, *(_number(v, 3) for v in values)]))
     return rows
 
 

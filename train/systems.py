@@ -21,6 +21,7 @@ from .pairs import read_lines
 from .section import Section
 from .stage import fingerprint_files
 from .tasks import Encode
+from .tfidf import TERMS
 from .vectors import VectorCache
 
 
@@ -28,7 +29,7 @@ class SystemConfig(Section):
     """An encoder to judge."""
 
     name: str
-    kind: Literal["package", "encoder", "hashed-tfidf", "static", "words"]
+    kind: Literal["package", "encoder", "hashed-tfidf", "static", "words", "characters"]
     path: str = ""  # package; directory or hub id of an encoder; tokenizer.json of `static`
     variant: str = ""  # of a package
     truncate_dim: int = Field(0, ge=0)
@@ -79,8 +80,8 @@ class System:
         if c.kind == "hashed-tfidf":
             texts = chain.from_iterable(read_lines(Path(p)) for p in expand(c.texts, c.name))
             return hashed_tfidf(texts, budget=c.budget, width=c.width)
-        if c.kind == "words":
-            raise AssertionError("words have no vectors")
+        if c.kind in TERMS:
+            raise AssertionError(f"{c.kind} have no vectors")
         if c.kind == "static":
             tokenizer = Tokenizer.from_file(c.path)
             tokenizer.enable_truncation(256)

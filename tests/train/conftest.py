@@ -5,9 +5,11 @@ import pytest
 
 from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec
 from train.compared import CompareConfig, load_comparison
+from train.tasks import Task
 
 from .toy_comparison import COMPARISON, LINE, TEACHER
 from .toy_line import write_words
+from .toy_tasks import CONFIG, WORDS, write_jsonl
 
 ALPHABET = "абвгдеёжзийклмнопрстуфхцчшщъыьэюяАБВДКМНПСТ0123456789.,!?-"
 
@@ -54,3 +56,27 @@ def comparison(tmp_path: Path, monkeypatch) -> CompareConfig:
         (tmp_path / f"{name}.toml").write_text(value, encoding="utf-8")
     (tmp_path / "README.md").write_text("<!-- comparison -->\n<!-- /comparison -->\n")
     return load_comparison(tmp_path / "c.toml")
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Task:
+    """A task of two classes that words tell apart."""
+    records = [
+        {"text": f"{w} номер {i}", "label": int(w in ("чай", "суп"))}
+        for i in range(15)
+        for w in WORDS
+    ]
+    return Task(
+        "food", write_jsonl(tmp_path / "t.jsonl", records), str(tmp_path / "t.jsonl"), "auc"
+    )
+
+
+@pytest.fixture
+def configured(tmp_path: Path, classes: Task) -> Path:
+    """The file of an evaluation of one system."""
+    (tmp_path / "texts.txt").write_text("кот ест суп\nпёс пьёт чай\n" * 8, encoding="utf-8")
+    (tmp_path / "README.md").write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
+    path = tmp_path / "e.toml"
+    text = CONFIG.format(out=tmp_path, train=classes.train, texts=tmp_path / "texts.txt")
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -8,55 +8,18 @@ from rubert_lite.errors import ConfigError, InputError
 from train import evaluate as module
 from train.baselines import hashed_tfidf, piece_shares, static_encoder, static_rows
 from train.evaluate import evaluate, load_evaluation
-from train.probes import (
-    probe,
-    probe_words,
-)
+from train.probes import probe
 from train.results import COLUMNS, insert, main_table, mean_score, plot_plane
 from train.tasks import Task, features, read_task
 from train.vectors import VectorCache
 
-WORDS = {"кот": 0, "пёс": 1, "чай": 2, "суп": 3}
-
-
-def encode(texts):
-    """Count known words: a vector that separates them perfectly."""
-    rows = np.zeros((len(texts), 4), dtype=np.float32)
-    for row, text in zip(rows, texts, strict=True):
-        for word in text.lower().split():
-            if word in WORDS:
-                row[WORDS[word]] += 1
-    return rows
-
-
-def write_jsonl(path, records):
-    lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    path.write_text("".join(lines), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
-def classes(tmp_path):
-    records = [
-        {"text": f"{w} номер {i}", "label": int(w in ("чай", "суп"))}
-        for i in range(15)
-        for w in WORDS
-    ]
-    return Task(
-        "food", write_jsonl(tmp_path / "t.jsonl", records), str(tmp_path / "t.jsonl"), "auc"
-    )
+from .toy_tasks import WORDS, encode, write_jsonl
 
 
 def test_probes_find_what_the_vectors_say(classes):
     assert probe(classes, encode) == {"linear": 1.0, "knn": 1.0}
     blind = probe(classes, lambda texts: np.ones((len(texts), 4), dtype=np.float32))
     assert blind["linear"] == pytest.approx(0.5)
-
-
-def test_all_words_tell_what_words_can_tell(classes, tmp_path):
-    assert probe_words(classes) == {"linear": 1.0}
-    pairs = Task("p", classes.train, classes.dev, "accuracy", pair="text")
-    assert probe_words(pairs) == {}
 
 
 def test_similarity_is_the_rank_correlation_of_cosines(tmp_path):
@@ -118,37 +81,6 @@ def test_static_rows_solve_the_regression(tmp_path):
 
     assert cosine(a, b) == pytest.approx(cosine(*wanted), abs=0.15)
     assert piece_shares(tokenizer, ["кот кот пёс"]).sum() == pytest.approx(1.0)
-
-
-CONFIG = """
-out = "{out}"
-[[tasks]]
-name = "food"
-train = "{train}"
-dev = "{train}"
-metric = "auc"
-[[systems]]
-name = "tiny"
-kind = "hashed-tfidf"
-texts = ["{texts}"]
-width = 4
-budget = 20000
-[[tables]]
-file = "{out}/README.md"
-place = "results"
-kind = "scores"
-systems = ["tiny"]
-"""
-
-
-@pytest.fixture
-def configured(tmp_path, classes):
-    (tmp_path / "texts.txt").write_text("кот ест суп\nпёс пьёт чай\n" * 8, encoding="utf-8")
-    (tmp_path / "README.md").write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
-    path = tmp_path / "e.toml"
-    text = CONFIG.format(out=tmp_path, train=classes.train, texts=tmp_path / "texts.txt")
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def test_cells_are_computed_once_and_anew_for_a_changed_system(configured, monkeypatch):
@@ -223,40 +155,6 @@ def test_configurations_are_checked(configured):
     configured.write_text(text.replace("metric", "metrik"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"metrik: unknown key; did you mean 'metric'\?"):
         load_evaluation(configured)
-
-
-SEARCH = """
-[[retrieval]]
-name = "search"
-file = "{file}"
-query = "q"
-document = "d"
-unique = true
-[[systems]]
-name = "words"
-kind = "words"
-[[tables]]
-file = "{out}/README.md"
-place = "results"
-kind = "recall"
-retrieval = "search"
-systems = ["words", "tiny"]
-"""
-
-
-def test_questions_are_asked_among_passages_that_stand_there_once(configured, tmp_path):
-    asked = [("кот", "кот ест суп"), ("суп", "кот ест суп"), ("чай", "пёс пьёт чай")]
-    file = tmp_path / "search.jsonl"
-    file.write_text("\n".join(json.dumps({"q": q, "d": d}) for q, d in asked), encoding="utf-8")
-    text = configured.read_text(encoding="utf-8")
-    text = text[: text.index("[[tables]]")]
-    configured.write_text(text + SEARCH.format(file=file, out=tmp_path), encoding="utf-8")
-    config = load_evaluation(configured)
-    assert module.read_bitext(config.retrieval[0]).queries == ["кот", "чай"]
-    assert evaluate(config)["words"]["search"] == {"recall@1": 1.0, "recall@10": 1.0}
-    assert "| words | 1.000 | 1.000 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
-    with pytest.raises(ConfigError, match="no retrieval 'search'"):
-        load_evaluation(configured, ["retrieval=[]"])
 
 
 def test_tables_say_what_is_missing(tmp_path):

@@ -9,12 +9,11 @@ from train.probes import (
     perturbations,
     recall,
     recall_by_length,
-    recall_words,
     robustness,
 )
 from train.tasks import measure
 
-from .test_evaluate import encode
+from .toy_tasks import encode
 
 
 @pytest.mark.parametrize(
@@ -49,12 +48,6 @@ def test_recall_by_length_and_with_changed_queries():
     # е for ё hides a word from this encoder.
     assert changed["е for ё"]["changed"] == pytest.approx(1 / 3)
     assert changed["е for ё"]["recall@1"] == pytest.approx(2 / 3)
-
-
-def test_words_find_the_documents_that_have_them():
-    bitext = Bitext(["где кот", "чай", "ничего"], ["кот на окне", "пьют чай", "пёс"])
-    # A query without a word of any document is as near to all: it finds nothing.
-    assert recall_words(bitext)["recall@1"] == pytest.approx(2 / 3)
 
 
 def test_changes_keep_words_apart_and_put_the_stress_behind_a_vowel():
