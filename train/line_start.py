@@ -123,9 +123,11 @@ def _measure(
     texts = Texts.open(line.folder("03-shards"), "train")
     layers = selected_layers(size["layers"], c.layers)
     if c.initial_layers == "measured":
-        layers = measured_layers(
-            whole, c.layers, lambda: validate(texts, pair, batches=_MEASURED)["mlm"]
-        )
+        half = line.config.distil.precision == "bf16"  # as it will be trained
+        with torch.autocast(default_device().type, torch.bfloat16, enabled=half):
+            layers = measured_layers(
+                whole, c.layers, lambda: validate(texts, pair, batches=_MEASURED)["mlm"]
+            )
         logger.info("the student starts with layers %s of its teacher", layers)
     if c.cut != "measured":
         return layers, c.cut
