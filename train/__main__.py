@@ -10,6 +10,7 @@ from pathlib import Path
 from rubert_lite.errors import ConfigError, RubertLiteError
 
 from .config import load_config
+from .missing import missing_files
 from .parallel import as_command
 
 
@@ -104,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if line.config.teacher.config:
             line.teacher_line()
         if arguments.check:
-            print(f"{arguments.config}: fine", file=sys.stderr)
+            absent = missing_files(line.config)
+            told = "".join(f"\n  {what}" for what in absent)
+            note = f"; not there yet, seen from {Path.cwd()}:{told}" if absent else ""
+            print(f"{arguments.config}: fine{note}", file=sys.stderr)
             return 0
         names = [arguments.stage]
         if arguments.stage == "all":

@@ -102,7 +102,10 @@ def expand(patterns: Sequence[str], name: str) -> list[str]:
     for pattern in patterns:
         found = [pattern] if pattern == "-" else sorted(glob.glob(pattern)) or [pattern]
         if found == [pattern] and glob.has_magic(pattern):
-            raise InputError(f"{pattern}: no file matches ({name!r})")
+            raise InputError(
+                f"{pattern}: no file matches ({name!r}), seen from {Path.cwd()}: `--check` lists"
+                " all that are not there"
+            )
         paths += found
     return paths
 
