@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from rubert_lite import Model
-from rubert_lite.errors import RubertLiteError
+from rubert_lite.errors import InputError, RubertLiteError
 
 from .compare import held_out, read_results, report, shape_of
 from .compared import CompareConfig, ComparedStudent, line_of
@@ -36,8 +36,8 @@ def measure_speed(config: CompareConfig) -> None:
     models: dict[str, Model] = {}
     texts: list[str] = []
     for shape, students in shapes.items():
-        line = _line(config, students, shape)
         try:
+            line = _line(config, students, shape)
             models[shape] = exported(line.folder("04-student"), line.folder("package-timed"))
         except RubertLiteError as error:
             logger.warning("%s: not timed: %s", students[0].name, error)
@@ -59,6 +59,11 @@ def _line(config: CompareConfig, students: list[ComparedStudent], shape: str) ->
     for line in lines:
         if (line.folder("04-student") / "training.json").is_file():
             return line
+    given = lines[0].config.teacher.config
+    if given and not (lines[0].teacher_line().folder("04-student") / "training.json").is_file():
+        raise InputError(
+            f"no student of its shape lies there, and no teacher ({given}) to make one"
+        )
     settings = lines[0].config.model_dump()
     settings["run"] = f"{config.run}/untrained-{shape}"
     settings["student"] |= {"initial_rows": "random", "initial_layers": "random", "cut": "topleft"}

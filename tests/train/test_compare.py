@@ -190,6 +190,12 @@ def test_students_are_timed_as_they_would_run(config, monkeypatch):
     measure_speed(config)  # none lies there: one with random weights is timed
     assert json.loads(Path("results.json").read_text())["match"]["facts"]["ms"] > 0
     assert len(list(Path("runs/compare").glob("untrained-*"))) == 1
+    for name in ("teacher", "compare/untrained-*"):
+        shutil.rmtree(next(Path("runs").glob(name)))
+    measure_speed(config)  # no teacher is trained for it: times stay what they were
+    assert json.loads(Path("results.json").read_text())["match"]["facts"]["ms"] > 0
+    assert not Path("runs/teacher/04-student").exists()
+    compare(config, only=["teacher"], force=True)
     wider = TEACHER + "[student]\nffn_size = 48\n"
     Path("teacher.toml").write_text(wider, encoding="utf-8")
     compare(load_comparison(Path("c.toml")), only=["teacher"], force=True)  # another student
