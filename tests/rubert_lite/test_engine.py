@@ -120,7 +120,7 @@ def test_without_onnxruntime_the_remedy_is_named(
     graph: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ProviderError, match=r"pip install 'rubert-lite\[cpu\]'"):
+    with pytest.raises(ProviderError, match=r"pip install -e '.\[cpu\]'"):
         Engine(graph)
 
 
@@ -133,7 +133,7 @@ def test_cuda_that_is_not_built_in_is_refused(
     graph: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match=r"pip install 'rubert-lite\[gpu\]'"):
+    with pytest.raises(ProviderError, match=r"pip install -e '.\[gpu\]'"):
         Engine(graph, device="cuda")
 
 

@@ -73,7 +73,7 @@ def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_tune", lambda c, s, n, task, line: tuned.append(task.name) or {})
     changed = COMPARISON.replace('score = "accuracy"', 'score = "accuracy"\nbatch_size = 8')
     (tmp_path / "c.toml").write_text(changed, encoding="utf-8")
-    monkeypatch.setattr(module, "_report", lambda *a, **k: None)  # the stand-in gives no scores
+    monkeypatch.setattr(module, "report", lambda *a, **k: None)  # the stand-in gives no scores
     changed_config = load_comparison(tmp_path / "c.toml")
     compare(changed_config, only=["teacher"])
     assert tuned == ["food"]
