@@ -47,8 +47,8 @@ def _check_plain(source: str) -> None:
         raise InputError(f"{source}: JSON lines: name the field of the text, such as --field text")
     if kind in _TABLES:
         raise InputError(
-            f"{source}: a table, expected plain text, JSON lines (--field) or parquet: convert it, or"
-            " feed it through standard input (-) to read its lines as they are"
+            f"{source}: a table, expected plain text, JSON lines (--field) or parquet: convert it,"
+            " or feed it through standard input (-) to read its lines as they are"
         )
 
 
