@@ -26,7 +26,7 @@ from .pieces import PieceReader, Pieces, Span
 from .predictions import Answer, Entity, Prediction, read_labels
 from .prefixes import truncate
 from .progress import Progress
-from .reader import SpanReader
+from .reader import Reading, SpanReader
 from .stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -175,10 +175,9 @@ class Model:
         """
         check_collection(texts)
         self._must("tag", "token-classification")
-        labels = self._package.manifest.labels
         found: list[list[Entity]] = []
         for checked in _checked(texts, check_text, "tag", shown=progress):
-            found += self._spans.tag(checked, labels)
+            found += self._spans.complete(self._entities(checked))
         return found
 
     def answer(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> list[Answer]:
@@ -191,7 +190,7 @@ class Model:
         self._must("answer", "question-answering")
         found: list[Answer] = []
         for checked in _checked(pairs, check_pair, "answer", shown=progress):
-            found += self._spans.answer(checked)
+            found += self._spans.complete(self._spans.windows.answers(checked))
         return found
 
     def _must(self, call: str, task: str) -> None:
@@ -217,8 +216,24 @@ class Model:
         check = check_text_or_pair if pairs else check_text
         return self._pieces.read([check(t, i) for i, t in enumerate(texts)])
 
+    def read_entities(self, texts: Sequence[str]) -> Reading[list[Entity]]:
+        """Return what `tag` would compute, in windows, for schedulers: see `read`."""
+        self._must("tag", "token-classification")
+        return self._entities([check_text(t, i) for i, t in enumerate(texts)])
+
+    def read_answers(self, pairs: Sequence[tuple[str, str]]) -> Reading[Answer]:
+        """Return what `answer` would compute, in windows, for schedulers: see `read`."""
+        self._must("answer", "question-answering")
+        return self._spans.windows.answers([check_pair(p, i) for i, p in enumerate(pairs)])
+
+    def _entities(self, texts: Sequence[str]) -> Reading[list[Entity]]:
+        return self._spans.windows.entities(texts, self._package.manifest.labels)
+
     def compute(self, texts: Sequence[Pieces], output: Output) -> NDArray[np.float32]:
-        """Compute one output of texts of equal length in pieces, [len(texts), width]."""
+        """Compute one output of texts of equal length in pieces, [len(texts), width].
+
+        Logits of a package that tags or answers are [len(texts), length, labels].
+        """
         return self._engine.run(self._batching.join(texts, range(len(texts))), output)
 
     def spans(self, text: str) -> list[Span]:

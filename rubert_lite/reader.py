@@ -4,7 +4,9 @@ A text past the model's length is read in overlapping windows; each piece is jud
 where it stands farthest from a cut, so that most have context on both sides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,72 +16,112 @@ from .engine import Runner
 from .pieces import PieceReader, Pieces, Placed
 from .predictions import Answer, Entity, Logits, best_span, read_entities, windows
 
+T = TypeVar("T")
 
-class SpanReader:
-    """The pieces and the graph of a model whose logits are [batch, length, labels]."""
+Words = tuple[list[tuple[int, int]], Logits]  # places [start, end) of words, logits of each
 
-    def __init__(self, pieces: PieceReader, engine: Runner, *, batching: Batching) -> None:
-        """Borrow the parts of a model."""
+
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """What has to be computed to read some texts, and what follows from it.
+
+    `finish` takes the logits of each of the `windows`, [pieces, labels], in their order, and
+    returns what was wanted of each text.
+    """
+
+    windows: list[Pieces]
+    finish: Callable[[Sequence[Logits]], list[T]]
+
+
+class WindowReader:
+    """Cuts texts of any length into windows that a model of `max_length` pieces can read."""
+
+    def __init__(self, pieces: PieceReader, *, max_length: int) -> None:
+        """Borrow the tokenizer of a model."""
         self._pieces = pieces
-        self._engine = engine
-        self._batching = batching
+        self._max_length = max_length
 
-    def tag(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[Entity]]:
-        """Return the entities of each text, in their order in it."""
-        words = zip(texts, self.judge_words(texts), strict=True)
-        return [
-            read_entities(t, places, rows, labels) if places else [] for t, (places, rows) in words
-        ]
+    def entities(self, texts: Sequence[str], labels: Sequence[str]) -> Reading[list[Entity]]:
+        """Read the entities of each text, in their order in it."""
+        words = self.words(texts)
 
-    def judge_words(self, texts: Sequence[str]) -> list[tuple[list[tuple[int, int]], Logits]]:
-        """Return the words of each text, places [start, end), and their logits [words, labels]."""
+        def finish(logits: Sequence[Logits]) -> list[list[Entity]]:
+            return [
+                read_entities(text, places, rows, labels) if places else []
+                for text, (places, rows) in zip(texts, words.finish(logits), strict=True)
+            ]
+
+        return Reading(words.windows, finish)
+
+    def words(self, texts: Sequence[str]) -> Reading[Words]:
+        """Read the words of each text: their places, and the logits [words, labels]."""
         placed = self._pieces.locate(texts)
-        room = self._batching.max_length - 2
+        room = self._max_length - 2
         stretches = [list(windows(len(p.ids), room=room)) for p in placed]
         frames = [
             self._pieces.frame(p.ids[a:b])
             for p, cuts in zip(placed, stretches, strict=True)
             for a, b in cuts
         ]
-        logits = iter(self._logits(frames))
-        found = []
-        for p, cuts in zip(placed, stretches, strict=True):
-            rows = _join([(a, next(logits)[1:-1]) for a, _ in cuts], cuts, len(p.ids))
-            firsts, places = _words(p)
-            found.append((places, rows[firsts]))
-        return found
 
-    def answer(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
-        """Return the best answer to each (question, context) out of the context."""
+        def finish(logits: Sequence[Logits]) -> list[Words]:
+            coming = iter(logits)
+            found = []
+            for p, cuts in zip(placed, stretches, strict=True):
+                rows = _join([(a, next(coming)[1:-1]) for a, _ in cuts], cuts, len(p.ids))
+                firsts, places = _words(p)
+                found.append((places, rows[firsts]))
+            return found
+
+        return Reading(frames, finish)
+
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> Reading[Answer]:
+        """Read the best answer to each (question, context) out of the context."""
         placed = self._pieces.locate([text for pair in pairs for text in pair])
         frames: list[Pieces] = []
         stretches = []
         for question, context in zip(placed[::2], placed[1::2], strict=True):
-            room = self._batching.max_length - 3
+            room = self._max_length - 3
             asked = question.ids[: room // 2]
             cuts = list(windows(len(context.ids), room=room - len(asked)))
             frames += [self._pieces.frame(asked, context.ids[a:b]) for a, b in cuts]
             stretches.append(cuts)
-        windows_read = iter(zip(frames, self._logits(frames), strict=True))
-        found = []
-        for (_, text), p, cuts in zip(pairs, placed[1::2], stretches, strict=True):
-            best = (-1.0, 0, 0)
-            for start, _ in cuts:
-                frame, logits = next(windows_read)
-                places = np.arange(len(frame.ids))
-                inside = (places >= frame.second) & (places < len(frame.ids) - 1)
-                score, first, last = best_span(logits, inside)
-                shift = start - frame.second
-                best = max(best, (score, first + shift, last + shift))
-            found.append(_answer(text, p, best))
-        return found
 
-    def _logits(self, frames: Sequence[Pieces]) -> list[Logits]:
+        def finish(logits: Sequence[Logits]) -> list[Answer]:
+            coming = iter(zip(frames, logits, strict=True))
+            found = []
+            for (_, text), p, cuts in zip(pairs, placed[1::2], stretches, strict=True):
+                best = (-1.0, 0, 0)
+                for start, _ in cuts:
+                    frame, rows = next(coming)
+                    places = np.arange(len(frame.ids))
+                    inside = (places >= frame.second) & (places < len(frame.ids) - 1)
+                    score, first, last = best_span(rows, inside)
+                    shift = start - frame.second
+                    best = max(best, (score, first + shift, last + shift))
+                found.append(_answer(text, p, best))
+            return found
+
+        return Reading(frames, finish)
+
+
+class SpanReader:
+    """The pieces and the graph of a model whose logits are [batch, length, labels]."""
+
+    def __init__(self, pieces: PieceReader, engine: Runner, *, batching: Batching) -> None:
+        """Borrow the parts of a model."""
+        self.windows = WindowReader(pieces, max_length=batching.max_length)
+        self._engine = engine
+        self._batching = batching
+
+    def complete(self, reading: Reading[T]) -> list[T]:
+        """Compute the windows of a reading, and finish it."""
+        frames = reading.windows
         found: list[Logits] = [np.empty((0, 0), np.float32)] * len(frames)
         for indices, rows in self._engine.run_all(self._batching.split(frames), "logits"):
             for index, row in zip(indices, rows, strict=True):
                 found[index] = row[: len(frames[index].ids)]
-        return found
+        return reading.finish(found)
 
 
 def _join(

@@ -1,4 +1,4 @@
-"""The ASGI application: routes of three protocols, probes, metrics and the page."""
+"""The ASGI application: routes of all protocols, probes, metrics and the page."""
 
 from importlib.resources import files
 
@@ -15,12 +15,21 @@ from starlette.types import ASGIApp
 from rubert_lite import Model
 from rubert_lite.errors import RubertLiteError
 
-from . import oip, openai, tei
+from . import oip, openai, pipelines, tei
 from .faults import Unavailable, fault_of, respond
 from .gate import Gate, Keys
 from .metrics import Metrics
 from .openapi import Endpoint, document
-from .schemas import EmbeddingsRequest, EmbedRequest, InferRequest, PredictRequest, TokenizeRequest
+from .schemas import (
+    AnswerRequest,
+    EmbeddingsRequest,
+    EmbedRequest,
+    InferRequest,
+    PredictRequest,
+    SimilarityRequest,
+    TagRequest,
+    TokenizeRequest,
+)
 from .service import Service
 from .settings import Settings
 from .writing import json_response
@@ -93,8 +102,11 @@ def list_endpoints(settings: Settings) -> list[Endpoint]:
         Endpoint("/v1/models", openai.models, "The models served"),
         Endpoint("/v1/models/{name}", openai.model, "A model"),
         Endpoint("/embed", tei.embed, "Vectors of texts, as bare lists", EmbedRequest),
+        Endpoint("/similarity", tei.similarity, "Cosines with a sentence", SimilarityRequest),
         Endpoint("/predict", tei.predict, "Labels and scores", PredictRequest),
         Endpoint("/tokenize", tei.tokenize, "Pieces of texts", TokenizeRequest),
+        Endpoint("/tag", pipelines.tag, "Entities and their places", TagRequest),
+        Endpoint("/answer", pipelines.answer, "Answers out of a text", AnswerRequest),
         Endpoint("/info", tei.info, "The model and the limits"),
         Endpoint("/health", _ready, "Whether to send requests here", open=True),
         Endpoint("/health/live", _live, "Whether the process works", open=True),

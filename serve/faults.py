@@ -20,6 +20,7 @@ from starlette.responses import Response
 from rubert_lite.errors import InputError, ModelNotFound, RubertLiteError
 
 _TYPES = ("str", "int", "float", "bool")  # in pydantic's places
+_AN_OBJECT = "Input should be an object"  # pydantic names our class
 
 
 class Overloaded(RubertLiteError):
@@ -104,7 +105,8 @@ def _explain(error: ValidationError) -> str:
     for found in errors:
         place = found["loc"]
         if not any(map(_is_type, place)) or len(place) == depth[place[:1]]:
-            problems.append(f"{_place(place)}: {found['msg']}" if place else found["msg"])
+            told = _AN_OBJECT if found["type"] == "model_type" else found["msg"]
+            problems.append(f"{_place(place)}: {told}" if place else told)
     return "; ".join(dict.fromkeys(problems))
 
 
@@ -120,7 +122,8 @@ def _place(parts: tuple[int | str, ...]) -> str:
 
 
 def _is_type(part: int | str) -> bool:
-    return isinstance(part, str) and (part in _TYPES or "[" in part)
+    # Classes, unlike fields, begin with a capital.
+    return isinstance(part, str) and (part in _TYPES or "[" in part or part[:1].isupper())
 
 
 def respond(path: str, fault: Fault) -> Response:

@@ -199,7 +199,7 @@ def _respond(
     }
     if body.id is not None:
         head["id"] = body.id
-    last = [*found.values()][-1]
+    last = [*found.values()][-1].spent
     if not chunks:
         return json_response(head, last)
     data = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -40,7 +40,8 @@ async def embeddings(request: Request) -> Response:
         else {"object": "embedding", "index": i, "embedding": next(stream)}
         for i in range(len(texts))
     ]
-    tokens = answer.tokens if answer else 0
+    spent = answer.spent if answer else None
+    tokens = spent.tokens if spent else 0
     return json_response(
         {
             "object": "list",
@@ -48,7 +49,7 @@ async def embeddings(request: Request) -> Response:
             "model": service.model.package.manifest.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         },
-        answer,
+        spent,
     )
 
 

@@ -38,9 +38,12 @@ _START_RATE = 20_000.0  # pieces a second and lane, until it is measured
 
 @dataclass(frozen=True)
 class Computed:
-    """Rows of one request, in order, and where its time went, in seconds."""
+    """Rows of one request, in order, and where its time went, in seconds.
 
-    rows: NDArray[np.float32]
+    Rows are [width]; of logits for each piece, [length, labels].
+    """
+
+    rows: list[NDArray[np.float32]]
     queued: float
     computing: float
 
@@ -166,7 +169,7 @@ class Scheduler:
     async def compute(
         self, model: Model, texts: Sequence[Pieces], output: Output, *, timeout: float
     ) -> Computed:
-        """Return one output of every text, [len(texts), width].
+        """Return one output of every text.
 
         Raises Overloaded when the line is full, TooLarge when the texts alone would fill it,
         Unavailable when the time is over, and what the graph raises.
@@ -189,7 +192,7 @@ class Scheduler:
         finally:
             ticket.live = False
         done = time.perf_counter()
-        rows = np.stack([row for row in ticket.rows if row is not None])
+        rows = [row for row in ticket.rows if row is not None]
         return Computed(rows, ticket.started - ticket.submitted, done - ticket.started)
 
     def _admit(self, cost: int) -> None:

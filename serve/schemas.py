@@ -54,6 +54,26 @@ class EmbedRequest(Body):
     prompt_name: str | None = None
 
 
+class Compared(Body):
+    """A sentence, and those that it is compared with."""
+
+    source_sentence: Item
+    sentences: list[Item] = Field(min_length=1)
+
+
+class SimilarityParameters(Body):
+    """How texts past the model's length are taken."""
+
+    truncate: bool | None = None
+
+
+class SimilarityRequest(Body):
+    """POST /similarity, as text-embeddings-inference has it."""
+
+    inputs: Compared
+    parameters: SimilarityParameters = SimilarityParameters()
+
+
 class PredictRequest(Body):
     """POST /predict: a text, a pair [a, b], or a batch [[a], [b]] or [[a, b], [c, d]]."""
 
@@ -67,6 +87,25 @@ class TokenizeRequest(Body):
 
     inputs: Item | list[Item]
     add_special_tokens: bool = True
+
+
+class TagRequest(Body):
+    """POST /tag, in the shape of transformers' token-classification pipeline."""
+
+    inputs: Item | list[Item]
+
+
+class Asked(Body):
+    """A question, and the text that is to answer it."""
+
+    question: Item
+    context: Item
+
+
+class AnswerRequest(Body):
+    """POST /answer, in the shape of transformers' question-answering pipeline."""
+
+    inputs: Asked | list[Asked]
 
 
 class InferInput(Body):

@@ -3,18 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rubert_lite import Model, Prediction
+from rubert_lite import Answer as Found
+from rubert_lite import Entity, Model, Prediction
 from rubert_lite.errors import InputError
 from rubert_lite.inputs import Text
 from rubert_lite.model import Output
-from rubert_lite.pieces import Span
+from rubert_lite.pieces import Pieces, Span
+from rubert_lite.predictions import Logits
 from rubert_lite.prefixes import truncate
+from rubert_lite.reader import Reading
 
 from .faults import Empty, TooLarge
 from .loading import open_model
@@ -24,16 +28,26 @@ from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 _INLINE_CHARS = 4096  # fewer characters are tokenised at once: a thread would cost more
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Rows, pieces and seconds of one request."""
+class Spent:
+    """What one request cost: pieces, and seconds of each phase."""
 
-    rows: NDArray[np.float32]
     tokens: int
     phases: dict[str, float]  # tokenization, queue, inference
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A row for each text of a request."""
+
+    rows: NDArray[np.float32]
+    spent: Spent
 
 
 class Service:
@@ -78,7 +92,7 @@ class Service:
         if width is None or width == model.dim:
             return answer
         rows = truncate(answer.rows, width, normalize=normalize)
-        return Answer(rows, answer.tokens, answer.phases)
+        return Answer(rows, answer.spent)
 
     async def classify(
         self, texts: Sequence[Text], *, cut: bool | None = None
@@ -91,6 +105,16 @@ class Service:
         answer = await self._compute(model, texts, "logits", cut=cut)
         return model.predictions(answer.rows), answer
 
+    async def tag(self, texts: Sequence[str]) -> tuple[list[list[Entity]], Spent]:
+        """Return the entities of each text, of any length, with their places in it."""
+        model = self.model
+        return await self._read_spans(model, texts, lambda: model.read_entities(texts))
+
+    async def answer(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Found], Spent]:
+        """Return the best answer to each (question, context) out of the context."""
+        model = self.model
+        return await self._read_spans(model, pairs, lambda: model.read_answers(pairs))
+
     async def tokenize(self, texts: Sequence[str]) -> list[list[Span]]:
         """Return the pieces of texts with their places."""
         self.check(texts)
@@ -101,16 +125,30 @@ class Service:
         self, model: Model, texts: Sequence[Text], output: Output, *, cut: bool | None
     ) -> Answer:
         began = time.perf_counter()
-        chars = self.check(texts)
         pairs = output == "logits"
-        if chars <= _INLINE_CHARS:
-            pieces = model.read(texts, pairs=pairs)
-        else:
-            pieces = await asyncio.to_thread(model.read, texts, pairs=pairs)
+        pieces = await _near(self.check(texts), lambda: model.read(texts, pairs=pairs))
         if not (self.settings.auto_truncate if cut is None else cut):
             for place, text in enumerate(pieces):
                 if text.cut:
                     raise _cut(place, model)
+        rows, spent = await self._schedule(model, pieces, output, began)
+        self.metrics.texts.inc(len(texts))
+        return Answer(np.stack(rows), spent)
+
+    async def _read_spans(
+        self, model: Model, texts: Sequence[Text], read: Callable[[], Reading[T]]
+    ) -> tuple[list[T], Spent]:
+        began = time.perf_counter()
+        chars = self.check(texts)
+        reading = await _near(chars, read)
+        rows, spent = await self._schedule(model, reading.windows, "logits", began)
+        self.metrics.texts.inc(len(texts))
+        return await _near(chars, lambda: reading.finish(rows)), spent
+
+    async def _schedule(
+        self, model: Model, pieces: Sequence[Pieces], output: Output, began: float
+    ) -> tuple[list[Logits], Spent]:
+        """Wait for the lanes; `began` is when the reading of the texts did."""
         read = time.perf_counter()
         found = await self.scheduler.compute(
             model, pieces, output, timeout=self.settings.timeout_seconds
@@ -122,9 +160,8 @@ class Service:
             "inference": found.computing,
         }
         self.metrics.phases(phases)
-        self.metrics.texts.inc(len(texts))
         self.metrics.tokens.inc(tokens)
-        return Answer(found.rows, tokens, phases)
+        return found.rows, Spent(tokens, phases)
 
     async def refused(self, texts: Sequence[str]) -> dict[int, InputError]:
         """Find the texts that alone would be refused, and why."""
@@ -174,6 +211,11 @@ class Service:
     def close(self) -> None:
         """Answer what waits, then end the lanes."""
         self.scheduler.close()
+
+
+async def _near(chars: int, work: Callable[[], R]) -> R:
+    """Do what takes as long as a text has characters: in a thread, if that is worth one."""
+    return work() if chars <= _INLINE_CHARS else await asyncio.to_thread(work)
 
 
 def _cut(place: int, model: Model) -> TooLarge:

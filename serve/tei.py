@@ -1,4 +1,4 @@
-"""The protocol of text-embeddings-inference: /embed, /predict, /tokenize, /info, /health."""
+"""Text-embeddings-inference: /embed, /similarity, /predict, /tokenize, /info, /health."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from rubert_lite.errors import InputError
 from rubert_lite.inputs import Text
 
 from .reading import as_list, read_body
-from .schemas import EmbedRequest, PredictRequest, TokenizeRequest
+from .schemas import EmbedRequest, PredictRequest, SimilarityRequest, TokenizeRequest
 from .service import Service
 from .writing import json_response
 
@@ -25,7 +25,17 @@ async def embed(request: Request) -> Response:
     answer = await service.embed(
         as_list(body.inputs), normalize=body.normalize, width=body.dimensions, cut=body.truncate
     )
-    return json_response([*answer.rows], answer)
+    return json_response([*answer.rows], answer.spent)
+
+
+async def similarity(request: Request) -> Response:
+    """Return the cosine of each sentence with the source sentence."""
+    service: Service = request.app.state.service
+    body = await read_body(request, SimilarityRequest)
+    inputs = body.inputs
+    texts = [inputs.source_sentence, *inputs.sentences]
+    answer = await service.embed(texts, cut=body.parameters.truncate)
+    return json_response(answer.rows[1:] @ answer.rows[0], answer.spent)
 
 
 async def predict(request: Request) -> Response:
@@ -43,7 +53,7 @@ async def predict(request: Request) -> Response:
     else:
         rows = [list(p.scores.items()) for p in found]
     lists = [[{"score": score, "label": label} for label, score in row] for row in rows]
-    return json_response(lists[0] if single else lists, answer)
+    return json_response(lists[0] if single else lists, answer.spent)
 
 
 def _texts(inputs: str | list[str] | list[list[str]]) -> tuple[list[Text], bool]:
@@ -97,6 +107,10 @@ async def info(request: Request) -> Response:
     if model.labels:
         names = {str(i): label for i, label in enumerate(model.labels)}
         kind["classifier"] = {"id2label": names, "label2id": {v: int(k) for k, v in names.items()}}
+    if manifest.task == "token-classification":
+        kind["token-classification"] = {"labels": manifest.labels}
+    if manifest.task == "question-answering":
+        kind["question-answering"] = {}
     return json_response(
         {
             "model_id": manifest.name,

@@ -9,21 +9,20 @@ import orjson
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from .service import Answer
+from .service import Spent
 
 
-def json_response(body: Any, answer: Answer | None = None, status: int = 200) -> Response:
+def json_response(body: Any, spent: Spent | None = None, status: int = 200) -> Response:
     """Write JSON; arrays inside are written as lists."""
     data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = phase_headers(answer) if answer else None
+    headers = phase_headers(spent) if spent else None
     return Response(data, status, headers, media_type="application/json")
 
 
-def phase_headers(answer: Answer) -> Mapping[str, str]:
+def phase_headers(spent: Spent) -> Mapping[str, str]:
     """Say where the time went, in milliseconds, in the names that other servers use."""
-    phases = answer.phases
-    found = {f"x-{name}-time": f"{1000 * seconds:.3f}" for name, seconds in phases.items()}
-    found["x-compute-tokens"] = str(answer.tokens)
+    found = {f"x-{name}-time": f"{1000 * seconds:.3f}" for name, seconds in spent.phases.items()}
+    found["x-compute-tokens"] = str(spent.tokens)
     return found
 
 

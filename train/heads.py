@@ -161,7 +161,8 @@ class Entities:
     def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
         """Return the probabilities [words, labels] of each training text."""
         spans = SpanReader(reader, runner, batching=_batching(max_length))
-        return [softmax(rows) for _, rows in spans.judge_words([t.text for t in self.data.train])]
+        words = spans.windows.words([t.text for t in self.data.train])
+        return [softmax(rows) for _, rows in spans.complete(words)]
 
     def rows(
         self, reader: PieceReader, *, max_length: int, told: Sequence[Target] | None = None
@@ -188,7 +189,8 @@ class Entities:
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return precision, recall and F1 of entities: kind and both ends must be right."""
         spans = SpanReader(reader, runner, batching=_batching(max_length))
-        told = spans.tag([t.text for t in self.data.dev], self.labels)
+        texts = [t.text for t in self.data.dev]
+        told = spans.complete(spans.windows.entities(texts, self.labels))
         hits = said = wanted = 0
         for entities, text in zip(told, self.data.dev, strict=True):
             guessed = {(e.start, e.end, e.label) for e in entities}
@@ -271,7 +273,8 @@ class Answers:
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return f1 (words shared with the best accepted answer) and em (equal to one of them)."""
         spans = SpanReader(reader, runner, batching=_batching(max_length))
-        told = spans.answer([(a.question, a.context) for a in self.data.dev])
+        pairs = [(a.question, a.context) for a in self.data.dev]
+        told = spans.complete(spans.windows.answers(pairs))
         exact, shared = [], []
         for answer, asked in zip(told, self.data.dev, strict=True):
             accepted = [_bare(asked.context[a:b]) for a, b in asked.answers]

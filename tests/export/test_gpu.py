@@ -84,9 +84,8 @@ def test_entities_come_from_padded_rows_too(tmp_path):
     folder = write_checkpoint(tmp_path / "c", kind="bert", labels=3, task="token-classification")
     package = export(folder, tmp_path / "p", variants=("fp32", "fp16"))
     texts = [*TEXTS, "привет, мир " * 60]
-    exact, half = (
-        load(package.path, variant=v)._spans.judge_words(texts) for v in ("fp32", "fp16")
-    )
+    readers = [load(package.path, variant=v)._spans for v in ("fp32", "fp16")]
+    exact, half = (r.complete(r.windows.words(texts)) for r in readers)
     for (words, logits), (others, halves) in zip(exact, half, strict=True):
         assert words == others and (not words or np.abs(logits - halves).max() < 0.1)
 

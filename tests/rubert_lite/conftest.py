@@ -153,6 +153,35 @@ def build(
     return directory
 
 
+TAGS = ("B-DAY", "B-MAN", "I-DAY", "O")
+
+
+def rows_of(**columns: str) -> np.ndarray:
+    """Rows whose first columns point at a label each; all other pieces at O."""
+    rows = np.zeros((len(PIECES), HIDDEN))
+    rows[:, TAGS.index("O")] = 5
+    for piece, label in columns.items():
+        rows[PIECES.index(piece)] = 0
+        rows[PIECES.index(piece), TAGS.index(label)] = 9
+    return rows
+
+
+def build_tagger(directory: Path) -> Path:
+    """Write a package to which добрый день is a DAY and мир a MAN."""
+    rows = rows_of(добрый="B-DAY", день="I-DAY", мир="B-MAN")
+    head = np.eye(HIDDEN, len(TAGS))
+    return build(directory, labels=TAGS, task="token-classification", rows=rows, head=head)
+
+
+def build_answerer(directory: Path) -> Path:
+    """Write a package to which every answer is добрый день."""
+    rows = np.zeros((len(PIECES), HIDDEN))
+    rows[PIECES.index("добрый"), 0] = rows[PIECES.index("день"), 1] = 9
+    rows[PIECES.index("[CLS]"), :2] = 4
+    task = {"labels": ("start", "end"), "task": "question-answering", "with_types": True}
+    return build(directory, rows=rows, head=np.eye(HIDDEN, 2), **task)
+
+
 @pytest.fixture
 def make_package(tmp_path: Path) -> Maker:
     """Return a function that builds a package with changes; see `build`."""
@@ -184,3 +213,13 @@ def model(shared_package: Path) -> Model:
 @pytest.fixture(scope="session")
 def classifier(classifier_package: Path) -> Model:
     return load(classifier_package, lanes=1)
+
+
+@pytest.fixture(scope="session")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(build_tagger(tmp_path_factory.mktemp("models") / "tiny"), lanes=1)
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(build_answerer(tmp_path_factory.mktemp("models") / "tiny"), lanes=1)

@@ -11,28 +11,7 @@ from rubert_lite import Entity, InputError, Model, PackageError, load
 from rubert_lite.cli import main
 from rubert_lite.predictions import best_span, read_entities, windows
 
-from .conftest import HIDDEN, PIECES, Maker
-
-LABELS = ("B-DAY", "B-MAN", "I-DAY", "O")
-
-
-def rows_of(**columns: str) -> np.ndarray:
-    """Rows whose first columns point at a label each; all other pieces at O."""
-    rows = np.zeros((len(PIECES), HIDDEN))
-    rows[:, LABELS.index("O")] = 5
-    for piece, label in columns.items():
-        rows[PIECES.index(piece)] = 0
-        rows[PIECES.index(piece), LABELS.index(label)] = 9
-    return rows
-
-
-@pytest.fixture
-def tagger(make_package: Maker) -> Model:
-    rows = rows_of(добрый="B-DAY", день="I-DAY", мир="B-MAN")
-    package = make_package(
-        labels=LABELS, task="token-classification", rows=rows, head=np.eye(HIDDEN, 4)
-    )
-    return load(package, lanes=1)
+from .conftest import HIDDEN, PIECES, TAGS, Maker, rows_of
 
 
 def test_entities_have_their_places_in_the_text_as_given(tagger: Model) -> None:
@@ -48,7 +27,7 @@ def test_entities_have_their_places_in_the_text_as_given(tagger: Model) -> None:
 def test_the_first_piece_speaks_for_a_word(make_package: Maker) -> None:
     rows = rows_of(**{"При": "B-MAN", "##вет": "B-DAY"})
     package = make_package(
-        labels=LABELS,
+        labels=TAGS,
         task="token-classification",
         rows=rows,
         head=np.eye(HIDDEN, 4),
@@ -68,22 +47,6 @@ def test_long_texts_are_read_whole(tagger: Model) -> None:
 def test_tag_keeps_order_and_bears_nothing(tagger: Model) -> None:
     assert tagger.tag([]) == []
     assert [len(e) for e in tagger.tag(["", "мир", " ", "мир мир"])] == [0, 1, 0, 2]
-
-
-@pytest.fixture
-def reader(make_package: Maker) -> Model:
-    rows = np.zeros((len(PIECES), HIDDEN))
-    rows[PIECES.index("добрый"), 0] = rows[PIECES.index("день"), 1] = 9
-    rows[PIECES.index("[CLS]"), :2] = 4
-    package = make_package(
-        "reader",
-        labels=("start", "end"),
-        task="question-answering",
-        rows=rows,
-        head=np.eye(HIDDEN, 2),
-        with_types=True,
-    )
-    return load(package, lanes=1)
 
 
 @pytest.mark.parametrize("before", [0, 3, 40])
@@ -125,7 +88,7 @@ def test_answer_takes_pairs(reader: Model) -> None:
 
 
 def test_a_graph_of_another_task_is_refused(make_package: Maker) -> None:
-    package: Path = make_package(labels=LABELS, task="token-classification", on_pieces=False)
+    package: Path = make_package(labels=TAGS, task="token-classification", on_pieces=False)
     with pytest.raises(PackageError, match="logits has 2 axes, expected 3 of a token-class"):
         load(package, lanes=1)
 
@@ -163,8 +126,8 @@ def test_entities_follow_the_marks_of_their_words() -> None:
     marks = ["I-DAY", "I-DAY", "B-DAY", "B-MAN", "I-DAY"]
     logits = np.full((5, 4), -9.0, np.float32)
     for row, mark in enumerate(marks):
-        logits[row, LABELS.index(mark)] = 9
-    found = read_entities("а б в г д", words, logits, LABELS)
+        logits[row, TAGS.index(mark)] = 9
+    found = read_entities("а б в г д", words, logits, TAGS)
     assert [(e.label, e.start, e.end) for e in found] == [
         ("DAY", 0, 3), ("DAY", 4, 5), ("MAN", 6, 7), ("DAY", 8, 9),
     ]  # fmt: skip

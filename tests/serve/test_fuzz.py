@@ -9,6 +9,7 @@ BODIES = {
     "/v1/embeddings": {"input": ["Привет, мир", "день"], "model": "tiny", "dimensions": 4},
     "/embed": {"inputs": ["мир", "день"], "normalize": True, "truncate": False},
     "/predict": {"inputs": [["мир", "и день"], ["день"]], "raw_scores": False},
+    "/similarity": {"inputs": {"source_sentence": "мир", "sentences": ["день", "мир"]}},
     "/tokenize": {"inputs": "мир", "add_special_tokens": True},
     "/v2/models/tiny/infer": {
         "id": "1",

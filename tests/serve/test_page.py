@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rubert_lite.conftest import build_answerer, build_tagger
+
 from .running import serving, until
 
 pytestmark = [
@@ -86,3 +88,39 @@ def test_nothing_comes_from_elsewhere(browser, package: Path) -> None:
         browser.get(f"{running.url}/")
         script = "return performance.getEntriesByType('resource').map(e => e.name)"
         assert all(name.startswith(running.url) for name in browser.execute_script(script))
+
+
+def test_it_marks_entities(browser, tmp_path: Path) -> None:
+    with serving(build_tagger(tmp_path / "tagger")) as running:
+        browser.get(f"{running.url}/")
+        area = browser.find_element("id", "texts")
+        area.clear()
+        # A character that is two in JavaScript must not move what stands behind it.
+        browser.execute_script("arguments[0].value = '𝄞 добрый день\\nмир <b>'", area)
+        browser.find_element("id", "go").click()
+        until(browser.find_element("id", "spans").is_displayed)
+        lines = browser.find_elements("css selector", "#places li")
+        marks = [mark.text.split("\n") for mark in browser.find_elements("css selector", "mark")]
+        assert [line.text[:3] for line in lines] == ["𝄞 д", "мир"]
+        assert [mark[0].split("DAY")[0].strip() for mark in marks][0] == "добрый день"
+        assert len(marks) == 2 and "MAN" in marks[1][0]
+        assert not browser.find_element("id", "asked").is_displayed()
+        browser.save_screenshot(str(tmp_path / "entities.png"))
+
+
+def test_it_answers(browser, tmp_path: Path) -> None:
+    browser.get_log("browser")  # of the tests before
+    with serving(build_answerer(tmp_path / "answerer")) as running:
+        browser.get(f"{running.url}/")
+        question = browser.find_element("id", "question")
+        until(question.is_displayed)
+        area = browser.find_element("id", "texts")
+        area.clear()
+        area.send_keys("мир, мир\nвот добрый день\nи мир")
+        browser.find_element("id", "go").click()
+        until(browser.find_element("id", "spans").is_displayed)
+        (mark,) = browser.find_elements("css selector", "mark")
+        assert mark.text.startswith("добрый день")
+        assert browser.find_element("id", "spans-title").text == "Ответ"
+        browser.save_screenshot(str(tmp_path / "answer.png"))
+        assert [x for x in browser.get_log("browser") if x["level"] == "SEVERE"] == []

@@ -1,4 +1,4 @@
-"""The three protocols, as their clients speak them."""
+"""The protocols, as their clients speak them."""
 
 import base64
 import json
