@@ -71,6 +71,8 @@ def create_app(model: Model, settings: Settings) -> Gate:
             kind: _failed for kind in (RubertLiteError, ValidationError, HTTPException, Exception)
         },
     )
+    # It would name the host that was asked for, and http, whatever stands before this server.
+    app.router.redirect_slashes = False
     app.state.service = service
     return Gate(app, service, keys, routes=[r.path for r in routes])
 
@@ -84,7 +86,7 @@ def allow_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
         app,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type", "x-request-id"],
+        allow_headers=["*"],  # SDKs in a browser send a dozen of their own
         expose_headers=["x-request-id", "x-total-time", "retry-after"],
         max_age=600,
     )

@@ -1,18 +1,24 @@
-"""Connections that do not wait for ever for a first byte, or for the rest of a head."""
+"""Connections that wait for nothing for ever, and stay with HTTP/1.1."""
 
 import asyncio
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _HEAD_BYTES = 16_384  # beyond what came with its first bytes
+_OFFERS = (b"upgrade", b"http2-settings")  # headers, and names in the header connection
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol with bounds that it lacks.
 
     Its own timer starts after an answer and ends with the next byte: who sends nothing at first, or
-    half a head, would keep the connection.
+    half a head, would keep the connection; so would who reads no answer.
+
+    Offers of another protocol (h2c, as Java's client makes with every request) are declined as RFC
+    9110 7.8 has it, by going on as if they were not there: the parser takes what follows such a
+    head for the other protocol, and its body would be read as a request.
     """
 
     head_seconds: ClassVar[float] = 10.0  # for the head of a request, from its first byte
@@ -23,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes: int | None = None  # of the head that is arriving
         self._timer: asyncio.TimerHandle | None = None
         self._of_head = False  # what the timer is for
+        self._reading: asyncio.TimerHandle | None = None  # looks whether the client reads
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request as long as between two of them."""
@@ -30,9 +37,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._start(self.timeout_keep_alive, of_head=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop()
+        self._watch_no_more()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Note that an answer waits for its reader."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Note that the most of it is read."""
+        self._watch_no_more()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection."""
+        if not self.transport.is_closing():
+            self._end()
 
     def on_message_begin(self) -> None:
         """Note that a head has begun."""
@@ -42,12 +65,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Note that it is whole."""
         self._head_bytes = None
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if not self.parser.should_upgrade():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         """Read on; start or end the timer by what is missing now."""
         goes_on = self._head_bytes is not None  # else a body may stand before it in `data`
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.transport.is_closing():
             return
         if self._head_bytes is not None:
@@ -61,6 +96,34 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop()
         elif self._timer is None:  # the rest of a body whose request is answered already
             self._start(self.timeout_keep_alive, of_head=False)
+
+    def _parse(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                if self.parser.get_method() == b"CONNECT":
+                    self.send_400_response("CONNECT: this is no proxy")
+                    return
+                # The same again without the offer, then what came behind it.
+                data = self._head_without_offer() + data[offer.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b" ".join((self.parser.get_method(), self.url, b"HTTP/" + version))]
+        for name, value in self.headers:
+            if name == b"connection":
+                words = [word.strip() for word in value.split(b",")]
+                value = b", ".join(w for w in words if w.lower() not in _OFFERS)
+            if name not in _OFFERS and (value or name != b"connection"):
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -80,7 +143,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._answering():  # an earlier request of this connection
             self._start(self.head_seconds, of_head=self._of_head)
         else:
-            self.transport.close()
+            self._end()
+
+    def _end(self) -> None:
+        """Close; what was answered already is sent as long as the client reads."""
+        self.transport.close()
+        self._watch()
+
+    def _watch(self, before: int | None = None) -> None:
+        """Give a client up that has read nothing for as long as an idle one is kept."""
+        waiting = self.transport.get_write_buffer_size()
+        if before is not None and waiting >= before:
+            self.transport.abort()
+        elif waiting:
+            self._watch_no_more()
+            self._reading = self.loop.call_later(self.timeout_keep_alive, self._watch, waiting)
+
+    def _watch_no_more(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
 
 def bounded(head_seconds: float) -> type[BoundedProtocol]:

@@ -65,6 +65,7 @@ class Fault:
     kind: str  # text-embeddings-inference's error_type
     message: str
     retry_after: int | None = None
+    allow: str | None = None  # methods of the route, of a 405
 
 
 def fault_of(error: Exception) -> Fault:
@@ -76,7 +77,9 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Unavailable):
         return Fault(503, "Unhealthy", str(error), 1)
     if isinstance(error, HTTPException):  # the router's
-        return Fault(error.status_code, "NotFound", error.detail.lower())
+        kind = "MethodNotAllowed" if error.status_code == 405 else "NotFound"
+        allow = (error.headers or {}).get("Allow")
+        return Fault(error.status_code, kind, error.detail.lower(), allow=allow)
     if isinstance(error, ModelNotFound):
         return Fault(404, "NotFound", str(error))
     if isinstance(error, Refused):
@@ -134,6 +137,8 @@ def respond(path: str, fault: Fault) -> Response:
     headers = {}
     if fault.retry_after is not None:
         headers["retry-after"] = str(fault.retry_after)
+    if fault.allow is not None:
+        headers["allow"] = fault.allow
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     body = error_body(path, fault, status)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rubert_lite.errors import InputError
 
-from .faults import Refused, TooLarge, Unauthorized, fault_of, respond
+from .faults import Refused, TooLarge, Unauthorized, Unavailable, fault_of, respond
 from .service import Service
 from .settings import Settings
 
@@ -138,6 +138,12 @@ class Gate:
                 await self._app(scope, receive, noted)
         except _Gone:
             status = 499
+        except asyncio.CancelledError:
+            if not self.service.draining:
+                raise
+            if not status:  # the time for the last answers is over
+                late = Unavailable("the server has stopped: ask another one")
+                await respond(path, fault_of(late))(scope, receive, noted)
         except Exception as error:
             fault = fault_of(error)
             if fault.status == 500:
@@ -148,7 +154,10 @@ class Gate:
             self._note(scope, number, status, time.perf_counter() - began)
 
     def _admit(self, path: str, headers: Headers) -> None:
-        if path != "/" and not path.startswith(_OPEN):  # the page asks for a key itself
+        open_to_all = path == "/" or path.startswith(_OPEN)  # the page asks for a key itself
+        if path == "/metrics" and self.service.settings.open_metrics:
+            open_to_all = True
+        if not open_to_all:
             self.keys.check(headers.get("authorization"))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:

@@ -69,6 +69,7 @@ class _Job:
     text: Pieces
     waiters: list[tuple[_Ticket, int]]
     key: tuple[Any, ...]
+    rank: int = 0
     taken: bool = False
 
     @property
@@ -93,9 +94,14 @@ class _Line:
     numbers: "count[int]" = field(default_factory=count)
 
     def add(self, job: _Job, rank: int) -> None:
-        heapq.heappush(self.first, (rank, next(self.numbers), job))
+        self.place(job, rank)
         self.groups.setdefault(job.group, deque()).append(job)
         self.tokens += len(job.text.ids)
+
+    def place(self, job: _Job, rank: int) -> None:
+        """Give a job its place; a former one is passed over, as the job is taken by then."""
+        job.rank = rank
+        heapq.heappush(self.first, (rank, next(self.numbers), job))
 
     def take(self, size: Callable[[int], int]) -> tuple[list[_Job], list[_Job]]:
         """Return the jobs of the next batch, and those that nobody wants any more."""
@@ -137,8 +143,11 @@ class Scheduler:
         max_queue_tokens: int,
         max_queue_seconds: float = math.inf,
         on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None,
+        on_line: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         """Start the lanes; `on_batch` is told texts, pieces and seconds of every batch.
+
+        `on_line` is told the pieces that wait, whenever some were taken out of the line.
 
         The line may hold `max_queue_tokens` pieces; while those in it take more than
         `max_queue_seconds`, it takes no others.
@@ -146,6 +155,7 @@ class Scheduler:
         self._limit = max_queue_tokens
         self._patience = max_queue_seconds
         self._on_batch = on_batch
+        self._on_line = on_line
         self._line = _Line()
         self._flying: dict[tuple[Any, ...], _Job] = {}
         self._changed = threading.Condition()
@@ -225,7 +235,10 @@ class Scheduler:
                 rank += len(text.ids)
                 self._line.add(job, rank)
                 new += 1
-            elif job.taken and not ticket.started:
+            elif not job.taken:  # it waits behind the shorter of the two requests
+                if rank + len(text.ids) < job.rank:
+                    self._line.place(job, rank + len(text.ids))
+            elif not ticket.started:
                 ticket.started = ticket.submitted
             job.waiters.append((ticket, place))
         self._changed.notify(min(new, len(self._lanes)))
@@ -236,6 +249,8 @@ class Scheduler:
                 batch, dropped = self._line.take(_size)
                 for job in dropped:
                     del self._flying[job.key]
+                if batch or dropped:
+                    self._on_line(self._line.tokens)
                 if not batch:
                     if self._closed:
                         return

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -56,23 +58,28 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
 
 
-def bind(settings: Settings) -> socket.socket:
-    """Return a socket on the port, which several processes may share; RubertLiteError if taken."""
+def bind(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """Return a socket on the port, which may be `shared` with others; RubertLiteError if taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if settings.workers > 1:
+    if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((settings.host, settings.port))
     except OSError as error:
         sock.close()
-        raise RubertLiteError(
-            f"{settings.host}:{settings.port}: cannot listen there ({error.strerror}): choose"
-            " another --port"
-        ) from error
+        raise _unusable(settings, error) from error
     sock.set_inheritable(True)
     return sock
+
+
+def _unusable(settings: Settings, error: OSError) -> RubertLiteError:
+    of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+    remedy = "choose another --port" if of_port else "expected an address of this machine as --host"
+    return RubertLiteError(
+        f"{settings.host}:{settings.port}: cannot listen there ({error.strerror}): {remedy}"
+    )
 
 
 def write_port(path: Path, port: int) -> None:
@@ -125,7 +132,8 @@ def run(settings: Settings, sock: socket.socket, parent: Connection | None = Non
         proxy_headers=False,
         http=bounded(settings.body_timeout_seconds),
         timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+        ws="none",
     )
     server = _Server(config)
     config.load()
@@ -168,7 +176,10 @@ async def _serve(
     if parent is not None:
         # Readable when the other end is closed: the parent is gone, however it ended.
         loop.add_reader(parent.fileno(), stop)
-    sock.listen(_BACKLOG)  # from here on the kernel keeps connections for us
+    try:
+        sock.listen(_BACKLOG)  # from here on the kernel keeps connections for us
+    except OSError as error:  # another process was bound as well, and listens first
+        raise _unusable(service.settings, error) from error
     host, port = sock.getsockname()[:2]
     if service.settings.port_file is not None:
         write_port(service.settings.port_file, port)
@@ -188,9 +199,10 @@ async def _drain(server: uvicorn.Server, service: Service) -> None:
 
 async def _reload(service: Service, keys: Keys) -> None:
     try:
-        digests = keys.read()
-        await asyncio.to_thread(service.reload)
-        keys.use(digests)  # both or neither
+        async with service.reloading:  # else what was read first could be used last
+            digests = keys.read()
+            await asyncio.to_thread(service.reload)
+            keys.use(digests)  # both or neither
     except RubertLiteError as error:
         logger.error("reload refused, the old model and keys stay: %s", error)
     except Exception:

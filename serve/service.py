@@ -59,16 +59,14 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self.reloading = asyncio.Lock()  # one reload at a time
         self.scheduler = Scheduler(
             lanes=settings.lanes or model.lanes,
             max_queue_tokens=settings.max_queue_tokens,
             max_queue_seconds=settings.max_queue_seconds,
-            on_batch=self._note,
+            on_batch=lambda texts, tokens, seconds: self.metrics.batch.observe(texts),
+            on_line=lambda tokens: self.metrics.queue.set(tokens),
         )
-
-    def _note(self, texts: int, tokens: int, seconds: float) -> None:
-        self.metrics.batch.observe(texts)
-        self.metrics.queue.set(self.scheduler.queued_tokens)
 
     @property
     def ready(self) -> bool:
@@ -115,11 +113,22 @@ class Service:
         model = self.model
         return await self._read_spans(model, pairs, lambda: model.read_answers(pairs))
 
-    async def tokenize(self, texts: Sequence[str]) -> list[list[Span]]:
-        """Return the pieces of texts with their places."""
+    async def tokenize(self, texts: Sequence[str], write: Callable[[list[Span]], R]) -> list[R]:
+        """Return what `write` makes, in a thread, of the pieces of each text with their places."""
         self.check(texts)
-        model = self.model
-        return await asyncio.to_thread(lambda: [model.spans(text) for text in texts])
+        model, limit = self.model, self.settings.max_queue_tokens
+
+        def read() -> list[R]:
+            found, total = [], 0
+            for text in texts:
+                spans = model.spans(text)
+                total += len(spans)
+                if total > limit:
+                    raise TooLarge(f"more than {limit} pieces, the most of a request: split it")
+                found.append(write(spans))
+            return found
+
+        return await asyncio.to_thread(read)
 
     async def _compute(
         self, model: Model, texts: Sequence[Text], output: Output, *, cut: bool | None

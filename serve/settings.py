@@ -1,10 +1,12 @@
 """Settings of the server: a flag beats an environment variable RUBERT_LITE_*, which beats these."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -20,7 +22,7 @@ class Settings(BaseSettings):
     )
 
     model: CliPositionalArg[str] = Field("distil-16k", description="name, directory or hub id")
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="0: any free one")
     port_file: Path | None = Field(None, description="write the port here once it is listened on")
     workers: int = Field(1, ge=1, description="processes that share the port")
@@ -35,19 +37,24 @@ class Settings(BaseSettings):
         1.0, gt=0, description="time that waiting pieces take; beyond it: 429"
     )
     auto_truncate: bool = Field(True, description="cut long texts unless a request says otherwise")
-    timeout_seconds: float = Field(30.0, gt=0, description="longest time a request may wait")
-    body_timeout_seconds: float = Field(
-        10.0, gt=0, description="time for a body to arrive, and for a head"
+    timeout_seconds: Seconds = Field(30.0, gt=0, description="longest time a request may wait")
+    body_timeout_seconds: Seconds = Field(
+        10.0,
+        gt=0,
+        description="time for a body to arrive, and for a head",
     )
     # Above the 60 s of common balancers: a connection that ends here first is a 502 there.
     keep_alive_seconds: int = Field(75, ge=1, description="longest time a connection may be idle")
-    drain_seconds: float = Field(1.0, ge=0, description="unready but answering, before it stops")
-    shutdown_seconds: float = Field(30.0, gt=0, description="time for the last answers after that")
+    drain_seconds: Seconds = Field(1.0, ge=0, description="unready but answering, before it stops")
+    shutdown_seconds: Seconds = Field(
+        30.0, gt=0, description="time for the last answers after that"
+    )
     api_keys: SecretStr = Field(SecretStr(""), description="comma-separated; empty: none needed")
     api_keys_file: Path | None = Field(
         None, description="a key or sha256:HEX a line; read again on SIGHUP"
     )
     metrics: bool = Field(True, description="serve /metrics")
+    open_metrics: bool = Field(False, description="serve /metrics to those without a key, too")
     docs: bool = Field(True, description="serve /openapi.json")
     page: bool = Field(True, description="serve the page to try the model at /")
     cors_origins: str = Field(

@@ -34,7 +34,8 @@ def supervise(settings: Settings) -> int:
     The kernel spreads new connections over the workers (SO_REUSEPORT). One that dies is replaced;
     SIGHUP is passed on. RubertLiteError if the port is taken.
     """
-    with bind(settings) as reserved:  # keeps the port while workers come and go
+    bind(settings).close()  # a port that others share could be shared with them
+    with bind(settings, shared=True) as reserved:  # keeps the port while workers come and go
         port = reserved.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         folder = tempfile.mkdtemp(prefix="rubert-lite-metrics-")
@@ -136,7 +137,7 @@ def work(settings: Settings, parent: Connection) -> None:
     ignore_interrupts()
     configure_logging(settings)
     try:
-        own: socket.socket = bind(settings)
+        own: socket.socket = bind(settings, shared=True)
         run(settings, own, parent)
     except RubertLiteError as error:
         logger.error("%s", error)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rubert_lite import __version__
 from rubert_lite.errors import InputError
 from rubert_lite.inputs import Text
+from rubert_lite.pieces import Span
 
 from .reading import as_list, read_body
 from .schemas import EmbedRequest, PredictRequest, SimilarityRequest, TokenizeRequest
@@ -81,9 +83,9 @@ async def tokenize(request: Request) -> Response:
     """Return the pieces of texts; places are characters of the text in NFC."""
     service: Service = request.app.state.service
     body = await read_body(request, TokenizeRequest)
-    found = await service.tokenize(as_list(body.inputs))
-    rows: list[list[dict[str, Any]]] = [
-        [
+
+    def write(spans: list[Span]) -> orjson.Fragment:
+        rows = [
             {
                 "id": s.id,
                 "text": s.piece,
@@ -93,9 +95,9 @@ async def tokenize(request: Request) -> Response:
             }
             for s in (spans if body.add_special_tokens else spans[1:-1])
         ]
-        for spans in found
-    ]
-    return json_response(rows)
+        return orjson.Fragment(orjson.dumps(rows))
+
+    return json_response(await service.tokenize(as_list(body.inputs), write))
 
 
 async def info(request: Request) -> Response:

@@ -9,8 +9,11 @@ from starlette.testclient import TestClient
 
 from rubert_lite import Model, load
 from serve.app import create_app
+from serve.scheduler import Scheduler
 from serve.settings import Settings
 from tests.rubert_lite.conftest import build
+
+from .lane import Slow
 
 Opener = Callable[..., TestClient]
 
@@ -46,3 +49,16 @@ def opened(model: Model) -> Iterator[Opener]:
 @pytest.fixture
 def client(opened: Opener) -> TestClient:
     return opened()
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def scheduler(slow: Slow) -> Iterator[Scheduler]:
+    made = Scheduler(lanes=1, max_queue_tokens=1000)
+    yield made
+    slow.let.release(10_000)
+    made.close()

@@ -189,6 +189,11 @@ def test_other_paths_and_methods(client):
     ):
         answer = client.request(method, path)
         assert answer.status_code == status and "error" in answer.json()
+        assert ("allow" in answer.headers) == (status == 405)
+    assert client.post("/embed").headers.get("allow") is None
+    assert client.get("/embed").headers["allow"] == "POST"
+    slash = client.post("/embed/", json={"inputs": "мир"}, follow_redirects=False)
+    assert slash.status_code == 404 and "location" not in slash.headers
     text = client.get("/metrics").text
     assert 'route="other",status="404"' in text and "nothing" not in text
 

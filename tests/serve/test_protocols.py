@@ -65,6 +65,11 @@ def test_openai_refuses_token_ids_and_says_why(client):
         ({"input": ["мир", None]}, 400, "input[1]: Input should be a valid string"),
         ({"input": 5}, 400, "input: Input should be a valid string; input: Input should be a"),
         ({"input": "мир", "encoding_format": "hex"}, 400, "encoding_format"),
+        (
+            {"input": "мир", "encoding_format": "base64", "output_dtype": "int8"},
+            400,
+            "ask for encoding_format 'float'",
+        ),
     ],
 )
 def test_openai_errors(client, body, status, said):

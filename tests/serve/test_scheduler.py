@@ -1,74 +1,15 @@
 """The line in front of the lanes: batches, fairness, bounds, and requests that are given up."""
 
 import asyncio
-import threading
-import time
 
 import numpy as np
 import pytest
 
-from rubert_lite.pieces import Pieces
 from serve.faults import Overloaded, TooLarge, Unavailable
 from serve.pace import Pace
 from serve.scheduler import Scheduler
 
-
-class Slow:
-    """A model that computes when it is let, and says what it was asked."""
-
-    def __init__(self):
-        self.batches = []
-        self.let = threading.Semaphore(0)
-        self.error = None
-
-    def compute(self, texts, output):
-        self.let.acquire()
-        if self.error:
-            raise self.error
-        self.batches.append([t.ids[0] for t in texts])
-        return np.array([[t.ids[0]] for t in texts], dtype=np.float32)
-
-
-@pytest.fixture
-def slow():
-    return Slow()
-
-
-@pytest.fixture
-def scheduler(slow):
-    made = Scheduler(lanes=1, max_queue_tokens=1000)
-    yield made
-    slow.let.release(10_000)
-    made.close()
-
-
-def texts(*names: int, length: int = 10) -> list[Pieces]:
-    return [Pieces([name] * length, length, False) for name in names]
-
-
-def ask(scheduler, slow, *names, length=10, timeout=30.0):
-    return asyncio.ensure_future(
-        scheduler.compute(slow, texts(*names, length=length), "pooled", timeout=timeout)
-    )
-
-
-def firsts(found):
-    """Return the first number of each row: whose it is."""
-    return [row[0] for row in found.rows]
-
-
-async def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        await asyncio.sleep(0.001)
-
-
-async def busy(scheduler, slow):
-    """Occupy the only lane, so that what follows has to wait."""
-    first = ask(scheduler, slow, 999, length=3)
-    await until(lambda: scheduler._line.numbers.__reduce__()[1][0] and not scheduler.queued_tokens)
-    return first
+from .lane import ask, busy, firsts, until
 
 
 def test_requests_share_batches_and_get_their_own_rows(scheduler, slow):
@@ -114,6 +55,45 @@ def test_a_small_request_is_not_held_up_by_a_large_one(scheduler, slow):
 
     asyncio.run(run())
     assert slow.batches[1] == [50]
+
+
+def test_a_text_does_not_wait_behind_the_large_request_that_has_it_too(slow):
+    async def run():
+        scheduler = Scheduler(lanes=1, max_queue_tokens=10_000)
+        first = await busy(scheduler, slow)
+        large = ask(scheduler, slow, *range(1, 10), length=300)  # a batch each
+        await until(lambda: scheduler.queued_tokens == 2700)
+        small = ask(scheduler, slow, 9, length=300)
+        await until(lambda: len([*scheduler._flying.values()][-1].waiters) == 2)
+        slow.let.release(3)
+        assert firsts(await small) == [9]
+        slow.let.release(10)
+        await first
+        assert firsts(await large) == [*range(1, 10)]
+        assert not scheduler._flying and not scheduler._line.groups and not scheduler.queued_tokens
+        await asyncio.to_thread(scheduler.close)
+
+    asyncio.run(run())
+    assert slow.batches == [[999], [1], [9], *([n] for n in range(2, 9))]
+
+
+def test_what_waits_is_told_when_clients_have_left(slow):
+    told = []
+
+    async def run():
+        scheduler = Scheduler(lanes=1, max_queue_tokens=1000, on_line=told.append)
+        first = await busy(scheduler, slow)
+        left = ask(scheduler, slow, *range(1, 10))
+        await until(lambda: scheduler.queued_tokens == 90)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        slow.let.release(10)
+        await first
+        await until(lambda: not scheduler._flying)
+        await asyncio.to_thread(scheduler.close)
+
+    asyncio.run(run())
+    assert told[-1] == 0 and slow.batches == [[999]]
 
 
 def test_equal_texts_in_flight_are_computed_once(scheduler, slow):
@@ -269,7 +249,7 @@ def test_many_requests_from_many_lanes_all_get_their_rows():
         scheduler = Scheduler(
             lanes=4,
             max_queue_tokens=10**6,
-            on_batch=lambda texts, tokens, seconds: batches.append((texts, tokens)),
+            on_batch=lambda count, tokens, seconds: batches.append((count, tokens)),
         )
         rng = np.random.default_rng(0)
         model = Quick()
