@@ -19,10 +19,11 @@ from typing import Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tqdm import tqdm
+
+from rubert_lite.quiet import import_onnxruntime
 
 from .graph import TINY, Graph, Shape, finish_outputs
 from .quantize import quantize_blocks, quantize_rows
@@ -263,6 +264,7 @@ def measure_peaks(weights: Weights, texts: Sequence[Mapping[str, NDArray[np.int6
         graph.graph.node.extend([absolute, peak])
         graph.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
         wanted[name] = value
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -87,8 +87,12 @@ def read_kept(path: Path) -> list[int]:
     """Read kept ids: a JSON list, or one id a line."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else text.split()
-        return [int(v) for v in values]
+        if path.suffix != ".json":
+            return [int(v) for v in text.split()]
+        values = json.loads(text)
+        if not isinstance(values, list) or any(type(v) is not int for v in values):
+            raise TypeError("something else than whole numbers")
+        return values
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: expected a JSON list of ids, or one id a line: {error}"

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PackageError, ProviderError, how_to_install
+from .quiet import import_onnxruntime
 from .replay import RECORDING, Replay, run_options
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Live:
 
 def _open(graph: bytes, device: Device, lanes: int) -> _Live:
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise ProviderError(
             f"onnxruntime is not installed: {how_to_install('cpu')} (or gpu instead of cpu)"
@@ -200,8 +201,7 @@ def _recording(
     plain: "onnxruntime.InferenceSession", graph: bytes, options: "onnxruntime.SessionOptions"
 ) -> tuple["onnxruntime.InferenceSession", Replay | None]:
     """Return a session that records CUDA graphs; the plain one if this graph cannot be recorded."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     providers = [(_PROVIDERS["cuda"], {"enable_cuda_graph": "1"})]
     reason: object = "the provider could not start again"
     try:

@@ -6,13 +6,12 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from .errors import InputError, ModelNotFound
-from .package import MANIFEST
+from .errors import InputError, ModelNotFound, PackageError
+from .package import MANIFEST, ModelPackage
 
 logger = logging.getLogger(__name__)
 
 HOME = "RUBERT_LITE_HOME"
-_ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 
 
@@ -24,7 +23,12 @@ def shipped_folder() -> Path:
 def installed_folder() -> Path | None:
     """Return the folder of installed models, named by $RUBERT_LITE_HOME."""
     home = os.environ.get(HOME)
-    return Path(home) if home else None
+    if not home:
+        return None
+    folder = Path(os.path.expanduser(home))
+    if not folder.is_dir():
+        logger.warning("%s = %s: no such directory: models there are not seen", HOME, home)
+    return folder
 
 
 def available_models() -> dict[str, Path]:
@@ -32,7 +36,8 @@ def available_models() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in (shipped_folder(), installed_folder()):
         for path in _entries(folder):
-            if _ALIAS.fullmatch(path.name) and _has_manifest(path):
+            shown = path.name.isprintable() and path.name[0] not in ".-"
+            if shown and _has_manifest(path):
                 found.setdefault(path.name, path)
     return found
 
@@ -90,16 +95,24 @@ def _download(name: str, tried: list[str]) -> Path:
     # time.
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise ModelNotFound(
             f"{name}: no such model; tried {'; '.join(tried)}; for hub ids:"
             " pip install huggingface_hub"
         ) from error
     try:
-        return Path(snapshot_download(repository, revision=revision or None))
-    # OSError: no connection, or offline and not in the cache.
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        # The manifest first: the repository may be another kind of model, of gigabytes.
+        found = snapshot_download(repository, revision=revision or None, allow_patterns=[MANIFEST])
+        files = ModelPackage.open(found, verify=False).manifest.files
+        # Its folder is named by the commit.
+        return Path(
+            snapshot_download(
+                repository, revision=Path(found).name, allow_patterns=[MANIFEST, *files]
+            )
+        )
+    except PackageError:
+        raise
+    except Exception as error:  # the hub's own, and those of two libraries that it asks with
         raise ModelNotFound(
             f"{name}: no such model; tried {'; '.join(tried)}; the hub: {type(error).__name__}."
             " Offline, only what is in its cache can be loaded; and only packages that `rubert-lite"

@@ -122,12 +122,17 @@ def _problems(values: dict[str, Any]) -> list[str]:
             problems.append(f"{key} = {values[key]}, expected at least 1")
     if values["max_length"] in (1, 2):
         problems.append(f"max_length = {values['max_length']} leaves no room for a piece")
+    for key in ("name", "version", "license", "teacher"):
+        if not values[key].isprintable():  # they are shown on terminals
+            problems.append(f"{key} {values[key]!r}, expected one line of printable characters")
     if values["task"] not in TASKS:
         problems.append(f"task {values['task']!r}, expected one of {', '.join(TASKS)}")
     if values["pooling"] != "mean":
         problems.append(f"pooling {values['pooling']!r}, expected 'mean'")
     if not all(isinstance(v, str) for v in values["labels"]):
         problems.append("labels are not all strings")
+    elif not all(v.isprintable() for v in values["labels"]):
+        problems.append("labels are not all printable")
     elif len(set(values["labels"])) != len(values["labels"]):
         problems.append("a label stands twice")
     if values["task"] != "embedding" and not values["labels"]:

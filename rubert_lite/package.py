@@ -47,13 +47,18 @@ class ModelPackage:
         """
         path = Path(path)
         where = path / MANIFEST
-        if not where.is_file():
-            raise PackageError(
-                f"{path}: no {MANIFEST}: not a model package, or one whose writing was interrupted"
-            )
-        if where.stat().st_size > _MAX_MANIFEST:
-            raise PackageError(f"{where}: over {_MAX_MANIFEST} bytes, not a manifest")
-        package = cls(path, Manifest.from_json(where.read_bytes(), where=str(where)))
+        try:
+            if not where.is_file():
+                raise PackageError(
+                    f"{path}: no {MANIFEST}: not a model package, or one whose writing was"
+                    " interrupted"
+                )
+            if where.stat().st_size > _MAX_MANIFEST:
+                raise PackageError(f"{where}: over {_MAX_MANIFEST} bytes, not a manifest")
+            data = where.read_bytes()
+        except OSError as error:
+            raise PackageError(f"{where}: cannot be read ({error.strerror})") from error
+        package = cls(path, Manifest.from_json(data, where=str(where)))
         if verify:
             package.verify()
         return package
@@ -66,9 +71,12 @@ class ModelPackage:
         if name not in self.manifest.files:
             raise PackageError(f"{self.path}: {name!r} is not among the package's files")
         path = self.path / name
-        if not path.is_file():
-            raise PackageError(f"{path}: missing: fetch or export the package again")
-        root, target = self.path.resolve(), path.resolve()
+        try:
+            if not path.is_file():
+                raise PackageError(f"{path}: missing: fetch or export the package again")
+            root, target = self.path.resolve(), path.resolve()
+        except OSError as error:
+            raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
         # The cache of the hub: models--owner--name/snapshots/revision/file -> ../../blobs/hash
         blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
         if target != root / name and (blobs is None or target.parent != blobs):
@@ -129,18 +137,14 @@ def staged(out: Path, *, replace: bool = False) -> Iterator[Path]:
     and for a full disk.
     """
     out = Path(os.path.abspath(out))  # "." has no name to put another beside
-    if os.path.lexists(out) and not replace:
-        raise InputError(
-            f"{out}: exists already: choose another directory, or --force to replace it"
-        )
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise InputError(f"{out}: not a model package, so it is not replaced: remove it yourself")
+    _check_free(out, replace=replace)
     suffix = secrets.token_hex(4)
     partial = out.with_name(f".{out.name}.{suffix}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()  # with the user's umask, unlike mkdtemp's 0700
         yield partial
+        _check_free(out, replace=replace)  # somebody may have written there meanwhile
         _swap(partial, out, aside=out.with_name(f".{out.name}.{suffix}.old"))
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -148,6 +152,17 @@ def staged(out: Path, *, replace: bool = False) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_free(out: Path, *, replace: bool) -> None:
+    if not os.path.lexists(out):
+        return
+    if not replace:
+        raise InputError(
+            f"{out}: exists already: choose another directory, or --force to replace it"
+        )
+    if not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file()):
+        raise InputError(f"{out}: not a model package, so it is not replaced: remove it yourself")
 
 
 def _swap(partial: Path, out: Path, *, aside: Path) -> None:
@@ -182,6 +197,11 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
             entries[name] = FileEntry(path.stat().st_size, sha256_of(path))
     manifest = replace(manifest, files=entries)
     data = manifest.to_json()
+    if len(data) > _MAX_MANIFEST:
+        raise PackageError(
+            f"{directory / MANIFEST}: {len(data)} bytes, expected at most {_MAX_MANIFEST}:"
+            " shorten what is recorded of the training"
+        )
     Manifest.from_json(data, where=str(directory / MANIFEST))
     partial = directory / f".{MANIFEST}"
     try:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .quiet import import_onnxruntime
+
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -87,8 +89,7 @@ class Replay:
         return found[:rows]
 
     def _bind(self, feeds: Feeds, output: str, *, number: int) -> _Slot:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         sizes = dict(zip(("batch", "length"), feeds["input_ids"].shape, strict=True))
         shape = [sizes[d] if isinstance(d, str) else d for d in self._widths[output]]
         if self._types[output] != "tensor(float)":
@@ -121,8 +122,7 @@ class Replay:
 
 def run_options(graph: int = -1) -> "onnxruntime.RunOptions":
     """Make options of a run: the number of its CUDA graph, or -1 for none."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(graph))
     return options

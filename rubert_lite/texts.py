@@ -26,7 +26,7 @@ def read_texts(source: str, *, fields: tuple[str, ...] = ()) -> Iterator[Any]:
     ("text" without any). Files in .gz, .bz2 and .xz are read as they are. Raises InputError naming
     the line or row.
     """
-    if source.endswith(".parquet"):
+    if source.lower().endswith(".parquet"):
         yield from _columns(source, fields or ("text",))
         return
     name = "standard input" if source == "-" else source
@@ -41,7 +41,7 @@ def read_texts(source: str, *, fields: tuple[str, ...] = ()) -> Iterator[Any]:
 
 def _check_plain(source: str) -> None:
     """Refuse to read a table line by line: braces and commas would pass for text."""
-    compressed = Path(source).suffix in _OPENERS
+    compressed = Path(source).suffix.lower() in _OPENERS
     kind = Path(Path(source).stem if compressed else source).suffix.lower()
     if kind in _JSON_LINES:
         raise InputError(f"{source}: JSON lines: name the field of the text, such as --field text")
@@ -89,7 +89,7 @@ def _columns(source: str, fields: tuple[str, ...]) -> Iterator[Any]:
             try:
                 batch = next(batches, None)
                 columns = [] if batch is None else [batch.column(f).to_pylist() for f in fields]
-            except (OSError, pyarrow.ArrowException) as error:
+            except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
                 raise InputError(f"{source}: cannot be read after row {row} ({error})") from error
             if batch is None:
                 return
@@ -109,7 +109,7 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
             raise InputError("standard input is closed: name a file")
         yield sys.stdin.buffer
         return
-    opener = _OPENERS.get(Path(source).suffix)
+    opener = _OPENERS.get(Path(source).suffix.lower())
     try:
         # Closed below; errors of the caller pass.
         file: Any = opener(source) if opener else open(source, "rb")  # noqa: SIM115

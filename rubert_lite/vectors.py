@@ -38,6 +38,8 @@ def writer(path: Path) -> Writer:
             raise InputError(f"{path}: parquet needs pyarrow: pip install pyarrow") from error
     if path.suffix not in _WRITERS:
         raise InputError(f"{path}: unknown format, expected a name in {', '.join(_WRITERS)}")
+    if path.is_dir():
+        raise InputError(f"{path}: a directory, expected the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"{path}: no directory {path.parent}: create it first")
     return _WRITERS[path.suffix]
@@ -50,6 +52,7 @@ def json_line(row: NDArray[Any]) -> str:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
+    path = Path(os.path.realpath(path))  # a link stays one
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial

@@ -12,6 +12,7 @@ from .errors import InputError, PackageError
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+_WORD_CHARS = 100  # BERT's: a longer word is one [UNK]
 # Regular expressions inside a tokenizer.json run on a backtracking engine: only parts that need
 # none are accepted.
 _NORMALIZERS = {"BertNormalizer", "NFC", "Sequence"}
@@ -22,10 +23,10 @@ _POST_PROCESSORS = {"TemplateProcessing", "BertProcessing"}
 def _part_types(part: Any) -> set[str]:
     if not isinstance(part, Mapping):
         return set()
-    inner = part.get("normalizers") or part.get("pretokenizers") or []
-    return {str(part.get("type"))}.union(
-        *(_part_types(p) for p in (inner if isinstance(inner, list) else []))
-    )
+    # Both, whichever belongs to the part: the library reads one, whatever else is there.
+    inner = [part.get(key) for key in ("normalizers", "pretokenizers")]
+    members = [p for found in inner if isinstance(found, list) for p in found]
+    return {str(part.get("type"))}.union(*map(_part_types, members))
 
 
 def check_tokenizer(spec: Mapping[str, Any], *, vocab_size: int | None = None) -> None:
@@ -43,6 +44,7 @@ def check_tokenizer(spec: Mapping[str, Any], *, vocab_size: int | None = None) -
     bad_ids = [p for p, i in vocab.items() if not isinstance(i, int) or i < 0]
     if bad_ids:
         raise PackageError(f"tokenizer.json: id of {bad_ids[0]!r} is not a non-negative integer")
+    _check_words(model)
     for key, allowed in (
         ("normalizer", _NORMALIZERS),
         ("pre_tokenizer", _PRE_TOKENIZERS),
@@ -62,6 +64,34 @@ def check_tokenizer(spec: Mapping[str, Any], *, vocab_size: int | None = None) -
         raise PackageError(
             f"tokenizer.json: highest id {highest}, but the model has only {vocab_size} rows"
         )
+
+
+def _check_words(model: Mapping[str, Any]) -> None:
+    """Refuse what splits words in another way than BERT: texts would have no bounds."""
+    longest = model.get("max_input_chars_per_word", _WORD_CHARS)
+    if type(longest) is not int or not 1 <= longest <= _WORD_CHARS:
+        raise PackageError(
+            f"tokenizer.json: max_input_chars_per_word {longest!r}, expected 1 to {_WORD_CHARS}:"
+            " a word costs the square of its length"
+        )
+    for key, expected in (("unk_token", "[UNK]"), ("continuing_subword_prefix", "##")):
+        if model.get(key, expected) != expected:
+            raise PackageError(
+                f"tokenizer.json: {key} {model[key]!r}, expected {expected!r}, as BERT has it"
+            )
+
+
+def strips_accents(spec: Mapping[str, Any]) -> bool:
+    """Say whether a tokenizer reads й as и and ё as е, as those of uncased BERT models do."""
+    part = spec.get("normalizer")
+    if not isinstance(part, Mapping):
+        return False
+    if part.get("type") == "Sequence":
+        return any(strips_accents({"normalizer": p}) for p in part.get("normalizers") or [])
+    strip = part.get("strip_accents")
+    return part.get("type") == "BertNormalizer" and bool(
+        part.get("lowercase", True) if strip is None else strip
+    )
 
 
 def pieces_by_id(spec: Mapping[str, Any]) -> list[str]:

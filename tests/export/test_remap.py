@@ -135,7 +135,12 @@ def test_kept_ids_are_read_from_json_and_lines(tmp_path):
     (tmp_path / "k.json").write_text("[3, 1, 2]")
     (tmp_path / "k.txt").write_text("3\n1\n2\n")
     assert read_kept(tmp_path / "k.json") == read_kept(tmp_path / "k.txt") == [3, 1, 2]
-    for name, text in (("k.json", '{"a": 1'), ("k.json", "3"), ("k.txt", "три")):
+    for name, text in (
+        ("k.json", '{"a": 1'),
+        ("k.json", "3"),
+        ("k.json", "[0.9]"),
+        ("k.txt", "три"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match="JSON list of ids, or one id a line"):
             read_kept(tmp_path / name)

@@ -192,9 +192,20 @@ def test_parquet_and_compressed_files_are_read(tmp_path: Path) -> None:
         next(read_texts(str(path), fields=("id",)))
     with pytest.raises(InputError, match="cannot be read as parquet"):
         next(read_texts(str(tmp_path / "absent.parquet")))
+    parquet.write_table(table, tmp_path / "T.PARQUET")
+    assert list(read_texts(str(tmp_path / "T.PARQUET"))) == TEXTS
+    broken = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        1,
+        [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")],
+    )
+    parquet.write_table(pyarrow.table({"text": broken}), path)
+    with pytest.raises(InputError, match="cannot be read after row 0"):
+        next(read_texts(str(path)))
     data = "раз\nдва\n".encode()
     for suffix, compress in (
         (".gz", gzip.compress),
+        (".GZ", gzip.compress),
         (".bz2", bz2.compress),
         (".xz", lzma.compress),
     ):

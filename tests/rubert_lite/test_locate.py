@@ -1,6 +1,7 @@
 """Names, directories and hub ids."""
 
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rubert_lite import InputError, ModelNotFound, available_models, load
+from rubert_lite import InputError, ModelNotFound, PackageError, available_models, load
 from rubert_lite.locate import locate
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     class HFValidationError(ValueError):
         pass
 
-    def snapshot_download(repository: str, *, revision: str | None) -> str:
+    def snapshot_download(
+        repository: str, *, revision: str | None, allow_patterns: list[str]
+    ) -> str:
         asked.append((repository, revision))
+        assert allow_patterns == ["manifest.json"]
+        if repository == "half/name":  # as httpx's errors, which are no OSErrors
+            raise RuntimeError("the server hung up")
         if repository == "bad/name":
             raise HFValidationError("bad")
         raise HfHubHTTPError("404")
@@ -75,7 +81,7 @@ def test_shipped_model_goes_before_installed_and_both_before_a_directory(
 
 
 def test_only_plain_names_are_names(home: Path, make_package: Any) -> None:
-    for name in ("Tiny", "-tiny", "a" * 65, "мир"):
+    for name in ("-tiny", ".tiny", "a\nb"):
         make_package(f"home/{name}")
     make_package("outside")
     (home / "empty").mkdir()
@@ -112,10 +118,54 @@ def test_file_is_no_model(home: Path, make_package: Any) -> None:
 
 
 def test_hub_id_and_revision(home: Path, hub: list[tuple[str, str | None]]) -> None:
-    for name in ("owner/name", "owner/name@v1.0", "bad/name"):
-        with pytest.raises(ModelNotFound, match=r"tried .*; the hub: Hf?F?\w+Error"):
+    for name in ("owner/name", "owner/name@v1.0", "bad/name", "half/name"):
+        with pytest.raises(ModelNotFound, match=r"tried .*; the hub: \w+Error"):
             locate(name)
-    assert hub == [("owner/name", None), ("owner/name", "v1.0"), ("bad/name", None)]
+    asked = [("owner/name", None), ("owner/name", "v1.0"), ("bad/name", None), ("half/name", None)]
+    assert hub == asked
+
+
+def test_of_a_hub_only_what_a_package_names_is_fetched(
+    home: Path, make_package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, commit = make_package("made"), "0f" * 20
+    asked: list[tuple[str | None, list[str]]] = []
+
+    def snapshot_download(
+        repository: str, *, revision: str | None, allow_patterns: list[str]
+    ) -> str:
+        asked.append((revision, allow_patterns))
+        folder = tmp_path / repository / "snapshots" / commit
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in allow_patterns:
+            if repository == "owner/name":
+                shutil.copyfile(package / name, folder / name)
+        return str(folder)
+
+    module = types.ModuleType("huggingface_hub")
+    module.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    assert load("owner/name@main").encode(["мир"]).shape == (1, 8)
+    files = ["manifest.json", "fast.fp32.onnx", "tokenizer.json"]
+    assert asked == [("main", ["manifest.json"]), (commit, files)]
+    asked.clear()
+    with pytest.raises(PackageError, match=r"no manifest\.json: not a model package"):
+        load("other/model")
+    assert asked == [(None, ["manifest.json"])]
+
+
+def test_names_are_of_any_letters_and_a_missing_home_is_told(
+    home: Path, make_package: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    make_package("home/Модель-1")
+    make_package("home/.hidden")
+    assert list(available_models()) == ["Модель-1"]
+    monkeypatch.setenv("RUBERT_LITE_HOME", str(home / "nowhere"))
+    assert available_models() == {}
+    assert "no such directory: models there are not seen" in caplog.text
+    monkeypatch.setenv("HOME", str(home.parent))
+    monkeypatch.setenv("RUBERT_LITE_HOME", "~/home")
+    assert list(available_models()) == ["Модель-1"]
 
 
 @pytest.mark.parametrize(

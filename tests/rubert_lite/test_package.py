@@ -164,6 +164,8 @@ def test_linked_directory_opens(make_package: Any, tmp_path: Path) -> None:
         ({"task": "classification"}, "without labels"),
         ({"labels": [1]}, "labels are not all strings"),
         ({"labels": ["a", "a"]}, "a label stands twice"),
+        ({"labels": ["a\x1b[31m"]}, "labels are not all printable"),
+        ({"version": "1\n\x1b[2J"}, "expected one line of printable characters"),
         ({"pooling": "cls"}, "pooling 'cls'"),
         ({"truncate_dims": [9]}, r"truncate_dims \[9\]"),
         ({"variants": {"fp32": "absent.onnx"}}, "which is not among the files"),

@@ -16,6 +16,7 @@ from rubert_lite.wordpiece import (
     map_tokenizer,
     pieces_by_id,
     prune_tokenizer,
+    strips_accents,
 )
 
 PIECES = [*SPECIAL_PIECES, "п", "##р", "##и", "##в", "##е", "##т", "при", "##вет", "привет", "мир"]
@@ -135,11 +136,47 @@ def test_mapped_pieces_share_rows_and_segmentation_stays() -> None:
             "normalizer of type 'Replace'",
         ),
         ({"post_processor": {"type": "ByteLevel"}}, "post_processor of type 'ByteLevel'"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "normalizers": [{"type": "BertPreTokenizer"}],  # not what is read
+                    "pretokenizers": [{"type": "Split", "pattern": {"Regex": "(a+)+$"}}],
+                }
+            },
+            "pre_tokenizer of type 'Split'",
+        ),
     ],
 )
 def test_other_tokenizers_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(PackageError, match=message):
         check_tokenizer(bert_tokenizer_spec(PIECES) | change)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_input_chars_per_word", 10**9),  # a word of 10,000 letters would take a minute
+        ("max_input_chars_per_word", 0),
+        ("max_input_chars_per_word", True),
+        ("unk_token", "<nope>"),
+        ("continuing_subword_prefix", ""),
+    ],
+)
+def test_words_are_split_as_bert_does(key: str, value: object) -> None:
+    spec = bert_tokenizer_spec(PIECES)
+    spec["model"] |= {key: value}
+    with pytest.raises(PackageError, match=f"{key} {value!r}, expected"):
+        check_tokenizer(spec)
+
+
+def test_stripped_accents_are_known() -> None:
+    assert not strips_accents(bert_tokenizer_spec(PIECES, lowercase=True))
+    bert: dict[str, Any] = {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}
+    assert strips_accents({"normalizer": bert})
+    inner = {"type": "Sequence", "normalizers": [{"type": "NFC"}, bert | {"lowercase": False}]}
+    assert not strips_accents({"normalizer": inner})
+    assert not strips_accents({"normalizer": None})
 
 
 def test_ids_outside_the_model_are_refused() -> None:
