@@ -152,6 +152,13 @@ def bert_tokenizer_spec(pieces: Sequence[str], *, lowercase: bool = False) -> di
     return spec
 
 
+def with_specials(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer.json that puts [CLS] and [SEP] around texts and pairs, as BERT does."""
+    whole = dict(spec)
+    _set_special_ids(whole, spec["model"]["vocab"])
+    return whole
+
+
 def _set_special_ids(spec: dict[str, Any], vocab: Mapping[str, int]) -> None:
     """Rewrite every place of `spec` that repeats the ids of the special pieces."""
     spec["added_tokens"] = [

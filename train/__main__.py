@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from rubert_lite.errors import ConfigError, RubertLiteError
 
 from .config import load_config
@@ -127,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RubertLiteError as error:
         print(f"rubert-lite train: {error}", file=sys.stderr)
         return 1
-    except OSError as error:  # such as a full disk
+    except (OSError, SafetensorError) as error:  # such as a full disk
         print(f"rubert-lite train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

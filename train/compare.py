@@ -183,7 +183,7 @@ def _facts(line: Line) -> dict[str, Any]:
     return {
         "shape": shape_of(line),
         "parameters": int(_training(line)["parameters"]),
-        "pieces_per_1000": round(1000 * pieces / characters, 1),
+        "pieces_per_1000": round(1000 * pieces / max(characters, 1), 1),
     }
 
 

@@ -30,6 +30,8 @@ class CorpusConfig(Section):
 
     sources: list[SourceConfig] = Field(min_length=1)
     exclude: list[str] = []  # txt or jsonl files (all strings of a record) of texts to leave out
+    # Off: of texts above max_chars only parts are looked up in `exclude`, as before this setting
+    exclude_whole: bool = True
     directory: str = (
         ""  # where 01-corpus lies, to share it between configurations; default: the run
     )
@@ -76,11 +78,11 @@ class ShardsConfig(Section):
 class StudentConfig(Section):
     """The student's body and its start."""
 
-    layers: int = 3
-    hidden_size: int = 256
-    heads: int = 4
-    ffn_size: int = 768
-    max_length: int = 512  # positions
+    layers: int = Field(3, ge=0)
+    hidden_size: int = Field(256, ge=1)
+    heads: int = Field(4, ge=1)
+    ffn_size: int = Field(768, ge=1)
+    max_length: int = Field(512, ge=8)  # positions
     architecture: Literal["distilbert", "bert"] = "distilbert"
     dropout: float = Field(0.1, ge=0, lt=1)
     initializer_range: float = Field(0.02, gt=0)  # standard deviation of random weights
@@ -125,7 +127,7 @@ class DistilConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(5.0, gt=0)
     precision: Literal["no", "bf16"] = "no"
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=1 << 63)
     checkpoint_steps: int = Field(500, ge=1)
     validate_steps: int = Field(500, ge=1)
     log_steps: int = Field(10, ge=1)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def contradictions(config: LineConfig) -> list[str]:
     """List what is wrong with settings that are right each by itself, a sentence each."""
-    checks = (_distil, _student, _vocabulary, _sentence, _finetune)
+    checks = (_sources, _distil, _student, _vocabulary, _sentence, _finetune)
     return [problem for check in checks for problem in check(config)]
 
 
@@ -20,11 +20,25 @@ def _has_teacher(config: LineConfig) -> bool:
     return bool(config.teacher.path or config.teacher.config)
 
 
+def _sources(config: LineConfig) -> list[str]:
+    given = {"corpus": [s.name for s in config.corpus.sources]}
+    if config.sentence:
+        given["sentence"] = [s.name for s in config.sentence.sources]
+    return [
+        f"{section}.sources: {name!r} stands twice: a change of one's files would pass unseen"
+        for section, names in given.items()
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+
+
 def _distil(config: LineConfig) -> list[str]:
     problems = []
     teacher, distil = config.teacher, config.distil
     if teacher.path and teacher.config:
         problems.append("teacher: both path and config are given, expected one")
+    taught = distil.kl + distil.hidden + distil.contrastive if distil.alignment != "none" else 0
+    if not (taught or distil.mlm or distil.span):
+        problems.append("distil: all weights are 0: set kl, mlm, hidden, contrastive or span")
     has_teacher = _has_teacher(config)
     if not has_teacher and distil.span:
         problems.append("distil.span needs a teacher: give teacher.path or teacher.config")

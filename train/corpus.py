@@ -47,6 +47,7 @@ class Cleaning:
     valid_share: float = 0.005  # of the texts, chosen by hash
     max_broken_share: float = 0.01  # of a source's lines; above it the stage stops
     buckets: int = 64
+    exclude_whole: bool = True  # a text above max_chars is looked up whole, too
 
 
 @dataclass
@@ -100,8 +101,9 @@ def expand(patterns: Sequence[str], name: str) -> list[str]:
     """List the files of a source; a pattern that matches nothing is an InputError."""
     paths: list[str] = []
     for pattern in patterns:
-        found = [pattern] if pattern == "-" else sorted(glob.glob(pattern)) or [pattern]
-        if found == [pattern] and glob.has_magic(pattern):
+        plain = pattern == "-" or Path(pattern).is_file()  # whose name may hold [ or *
+        found = [pattern] if plain else sorted(glob.glob(pattern)) or [pattern]
+        if not plain and found == [pattern] and glob.has_magic(pattern):
             raise InputError(
                 f"{pattern}: no file matches ({name!r}), seen from {Path.cwd()}: `--check` lists"
                 " all that are not there"
@@ -130,7 +132,14 @@ def _scatter(
                 if line.text is None:
                     _note_broken(report, f"{line.place}: {line.problem}")
                     continue
-                for text in split_text(clean_text(line.text), max_chars=cleaning.max_chars):
+                whole = clean_text(line.text)
+                # Parts of a held-out text, but for its long sentences, are not told from others.
+                long = cleaning.exclude_whole and len(whole) > cleaning.max_chars
+                if long and whole in held_out:
+                    report.texts += 1
+                    report.excluded += 1
+                    continue
+                for text in split_text(whole, max_chars=cleaning.max_chars):
                     report.texts += 1
                     if len(text) < cleaning.min_chars:
                         report.too_short += 1

@@ -156,7 +156,8 @@ def _features(tuned: Tuned, rows: Sequence[Row], tuning: Tuning) -> _Features:
         for row, vector in zip(chosen, mean_of(states, mask), strict=True):
             found[row] = vector
     values = torch.stack(found)
-    centre, spread = values.mean(0), values.std(0) + 1e-6
+    centre = values.mean(0)
+    spread = values.std(0) + 1e-6 if len(values) > 1 else torch.ones_like(centre)
     return _Features((values - centre) / spread, centre, spread)
 
 

@@ -49,5 +49,12 @@ def fingerprint_source(source: str, revision: str = "") -> str:
     if (folder / "stage.json").is_file():
         return fingerprint_stage(folder)
     files = [str(p) for p in sorted(folder.iterdir()) if p.is_file()]
-    # The manifest of a package has the hashes of its files.
-    return fingerprint_files(files, whole=not (folder / MANIFEST).is_file())
+    if (folder / MANIFEST).is_file():  # of a package: it has the hashes of all others
+        return fingerprint_files(files)
+    found = fingerprint_files(files, whole=True)
+    # Such as the pooling and dense layers of sentence-transformers.
+    for inner in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."):
+        below = [str(p) for p in sorted(inner.rglob("*")) if p.is_file()]
+        if below:
+            found += f"|{inner.name}:{fingerprint_files(below, whole=True)}"
+    return found

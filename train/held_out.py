@@ -1,5 +1,6 @@
 """Texts that nothing may be trained on: those that models are scored on."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from rubert_lite.errors import InputError
 
 from .corpus_text import clean_text, split_sentences, text_hash
-from .reading import read_records, read_texts
+from .reading import read_records, read_texts, read_whole
 
 _TAG = re.compile(r"</?[A-Za-z]{1,10}>")  # such as <b> around the word that a task is about
 _SPACE = re.compile(r"\s+")
@@ -22,9 +23,9 @@ class HeldOut:
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
-        """Read files: lines, tab-separated cells, or all strings of jsonl records, nested ones too.
+        """Read files: lines, tab-separated cells, or all strings of JSON and jsonl, nested ones.
 
-        Raises InputError for a file without any text.
+        Raises InputError for a file without any text, or with a line that cannot be read.
         """
         self._keys: set[int] = set()
         for path in paths:
@@ -46,9 +47,16 @@ def _texts(path: str) -> Iterator[str]:
     if ".jsonl" in Path(path).suffixes:
         for _, record in read_records(Path(path)):
             yield from _strings(record)
+    elif ".json" in Path(path).suffixes:  # such as SQuAD's
+        try:
+            yield from _strings(json.loads(read_whole(Path(path))))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not JSON: {error}") from error
     else:
         for line in read_texts(path):
-            yield from filter(None, (line.text or "").split("\t"))
+            if line.text is None:  # what cannot be read would not be held out
+                raise InputError(f"{line.place}: {line.problem}")
+            yield from filter(None, line.text.split("\t"))
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -15,7 +15,7 @@ from rubert_lite.errors import InputError
 
 from .hidden import layer_blocks
 from .layers import Parts, layer_parts
-from .student import encoder, hidden_size, output_rows
+from .student import encoder, hidden_size, input_rows, output_rows
 
 Rows = Literal["random", "mean", "expected", "fvt"]
 Layers = Literal["random", "select", "average"]
@@ -60,7 +60,7 @@ def initialise(
     """
     width, given = hidden_size(student), hidden_size(teacher)
     check_width(given, width)
-    _, teacher_rows, teacher_bias = output_rows(teacher)
+    teacher_rows, teacher_bias = input_rows(teacher), output_rows(teacher)[2]
     basis = _basis(teacher_rows, width, cut)
     if rows != "random":
         fill_rows(student, teacher_rows, teacher_bias, links, rows=rows, basis=basis)

@@ -12,7 +12,7 @@ from .line_vectors import pair_sources
 from .pairs import teacher_texts
 from .shards import build_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
-from .student import load_masked_lm, output_rows
+from .student import input_rows, load_masked_lm
 from .vocabulary import (
     corpus_texts,
     count_pieces,
@@ -32,13 +32,16 @@ def corpus(line: Line) -> None:
     """Run the corpus stage."""
     c = line.config.corpus
     sources = [Source(s.name, tuple(s.files), s.license, s.field) for s in c.sources]
-    cleaning = Cleaning(c.min_chars, c.max_chars, c.valid_share, c.max_broken_share, c.buckets)
+    cleaning = Cleaning(
+        c.min_chars, c.max_chars, c.valid_share, c.max_broken_share, c.buckets, c.exclude_whole
+    )
     held_out = expand(c.exclude, "corpus.exclude")
     inputs = {s.name: fingerprint_files(expand(s.files, s.name)) for s in sources}
     stage = Stage(
         line.folder("01-corpus"),
         c.model_dump(exclude={"directory"}),
         {**inputs, "corpus.exclude": fingerprint_files(held_out)},
+        defaults={"exclude_whole": False},
     )
 
     def work(out: Path) -> None:
@@ -57,6 +60,8 @@ def vocabulary(line: Line) -> None:
         "corpus": fingerprint_stage(corpus),
         "teacher": fingerprint_source(source, revision),
     }
+    if v.method == "map" and v.tokenizer:  # whose rows tell what is near
+        inputs["rows"] = fingerprint_source(line.teacher, line.config.teacher.revision)
     pairs = line.config.sentence if v.pairs else None
     kinds = pair_sources(pairs.sources, share=v.pairs) if pairs else []
     held_out = expand(pairs.exclude, "sentence.exclude") if pairs else []
@@ -88,7 +93,7 @@ def vocabulary(line: Line) -> None:
             spec, kept = pruned[v.size]
         elif v.method == "map":
             teacher = load_masked_lm(line.teacher, revision=revision or None)
-            rows = output_rows(teacher)[1].detach().float().numpy()
+            rows = input_rows(teacher).detach().float().numpy()
             spec, kept = map_dropped(base, counts, v.size, rows, min_char_count=v.min_char_count)
         elif v.method == "train":
             like = lowercased(base) if v.lowercase else base

@@ -4,6 +4,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -39,13 +40,32 @@ def probe(task: Task, encode: Encode) -> dict[str, float]:
     }
 
 
-def _linear(task: Task, train: Records, x: Vectors, dev: Records, x_dev: Vectors) -> float:
-    labels = np.asarray(train.labels)
+def choose_strength(
+    task: Task,
+    strengths: Sequence[float],
+    x: Any,
+    labels: np.ndarray,
+    fit: Callable[[float, Any, np.ndarray], object],
+) -> float:
+    """Return the strength that does best on a tenth of the training set, the middle one if few.
+
+    Raises InputError where all labels are one.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    if len(counts) == 1:
+        raise InputError(f"task {task.name!r}: all training labels are {str(labels[0])!r}")
+    if counts.min() < 2 or len(labels) < 10 * len(counts):  # no tenth has a text of each
+        return strengths[len(strengths) // 2]
     fitted, held, y_fitted, y_held = train_test_split(
         x, labels, test_size=0.1, random_state=0, stratify=labels
     )
-    scored = [(score(task, _fit(c, fitted, y_fitted), held, y_held), c) for c in _STRENGTHS]
-    best = max(scored)[1]
+    scored = [(score(task, fit(c, fitted, y_fitted), held, y_held), c) for c in strengths]
+    return max(scored)[1]
+
+
+def _linear(task: Task, train: Records, x: Vectors, dev: Records, x_dev: Vectors) -> float:
+    labels = np.asarray(train.labels)
+    best = choose_strength(task, _STRENGTHS, x, labels, _fit)
     return score(task, _fit(best, x, labels), x_dev, np.asarray(dev.labels))
 
 

@@ -68,7 +68,7 @@ def _kind(path: Path) -> tuple[str, str]:
         )
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    suffixes = [s for s in path.suffixes if s in FORMATS + COMPRESSIONS]
+    suffixes = [s for s in map(str.lower, path.suffixes) if s in FORMATS + COMPRESSIONS]
     kind = next((s for s in suffixes if s in FORMATS), ".txt")
     return kind, next((s for s in suffixes if s in COMPRESSIONS), "")
 

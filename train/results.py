@@ -79,10 +79,12 @@ def neighbour_table(results: Results, systems: Sequence[str]) -> list[str]:
 
 def detail_table(results: Results, systems: Sequence[str], cell: str, kind: str) -> list[str]:
     """Write recall@1 by length of the query, or with changed queries, one system a row."""
-    names = list(dict.fromkeys(n for s in systems for n in _of(results, s)[cell].get(kind, {})))
+    names = list(
+        dict.fromkeys(n for s in systems for n in _of(results, s).get(cell, {}).get(kind, {}))
+    )
     rows = [row([kind, *names]), rule(len(names) + 1)]
     for system in systems:
-        found = _of(results, system)[cell].get(kind, {})
+        found = _of(results, system).get(cell, {}).get(kind, {})
         values = [found.get(n, {}).get("recall@1") for n in names]
         rows.append(row([system, *(_number(v, 3) for v in values)]))
     return rows

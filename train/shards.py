@@ -183,9 +183,10 @@ def align_texts(
         ends[:-1] = group[1:] != group[:-1]
         flags |= ends.astype(np.uint8) * np.uint8(GROUP_END)
         sides.append(Side(ids, flags, starts))
-    if strings:
-        _flag_strings(sides[0], sides[1], teacher, student)
-    return _cut(sides[0], sides[1], max_length=max_length)
+    t_side, s_side, cut = _cut(sides[0], sides[1], max_length=max_length)
+    if strings:  # of what is left: a pair that a cut parts would shift all that follow
+        _flag_strings(t_side, s_side, teacher, student)
+    return t_side, s_side, cut
 
 
 def _lay_out(

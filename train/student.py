@@ -23,6 +23,7 @@ from transformers import (
 from rubert_lite.errors import ConfigError, InputError
 
 _TYPES = ("bert", "distilbert")
+_BODY = tuple(f"{kind}." for kind in _TYPES)  # prefixes of the encoder's weights
 # Parameters without which a masked language model cannot predict; transformers would make them up.
 _HEAD = {
     "bert": (
@@ -152,12 +153,19 @@ def load_masked_lm(
             trust_remote_code=False,
             attn_implementation=attention(),
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    # RuntimeError: weights of other shapes than the configuration's.
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{source}: cannot be loaded as a model directory or hub id: {error}"
         ) from error
+    lost = [k for k in info["missing_keys"] if k.startswith(_BODY) and not _unused(k)]
+    if lost:
+        raise InputError(
+            f"{source}: {len(lost)} weights of the encoder are missing ({lost[0]}, ...): the"
+            " configuration promises more than the weights hold"
+        )
     absent = [k for k in _HEAD[config.model_type] if k in info["missing_keys"]]
     if headless and absent:
         parameters = dict(model.named_parameters())
@@ -174,6 +182,10 @@ def load_masked_lm(
         )
     loaded: nn.Module = model
     return loaded
+
+
+def _unused(key: str) -> bool:
+    return "pooler" in key or key.endswith("position_ids")
 
 
 def start_head(model: nn.Module) -> None:
@@ -233,6 +245,13 @@ def encoder_states(
     )
     states: tuple[Tensor, ...] = output.hidden_states
     return states
+
+
+def input_rows(model: nn.Module) -> Tensor:
+    """Return the rows [V, D] that pieces are looked up in: of most, the output matrix, too."""
+    embeddings: Any = encoder(model).embeddings
+    rows: Tensor = embeddings.word_embeddings.weight
+    return rows
 
 
 def output_rows(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:

@@ -67,7 +67,10 @@ class System:
         elif c.path:
             single = Path(c.path).is_file()
             parts.append(fingerprint_files([c.path]) if single else fingerprint_source(c.path))
-        return "|".join(parts)
+        parts += [fingerprint_files(expand(c.texts, c.name))] if c.texts else []
+        parts += [fingerprint_files([c.rotation])] if c.rotation else []
+        others = (c.pairs, c.cache, c.document_teacher)
+        return "|".join([*parts, *(fingerprint_source(p) for p in others if p)])
 
     @cached_property
     def encode(self) -> Encode:

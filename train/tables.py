@@ -27,7 +27,7 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[Row]:
     row comes out as its problem; a file without one of the columns raises InputError.
     """
     path = Path(path)
-    suffixes = path.suffixes
+    suffixes = [s.lower() for s in path.suffixes]
     kind = next((s for s in suffixes if s in (*FORMATS, ".tsv")), ".txt")
     if kind == ".parquet":
         yield from _parquet(path, columns)
@@ -38,6 +38,11 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[Row]:
     elif kind == ".jsonl":
         yield from (_object(line, columns) for line in lines if line.text is None or line.text)
     else:
+        if len(set(columns)) > 1:
+            raise InputError(
+                f"{path}: {' and '.join(sorted(set(columns)))}: expected a file of columns, .tsv"
+                " with a header line, .jsonl or .parquet"
+            )
         for line in lines:
             values = None if line.text is None else dict.fromkeys(columns, line.text)
             yield Row(line.place, values, line.problem)

@@ -55,7 +55,13 @@ def read_task(path: str, task: Task, *, limit: int = 0) -> Records:
             if key not in record:
                 raise InputError(f"{place}: no {key!r}: the record has {', '.join(record)}")
         for column, key in zip(columns, keys, strict=True):
-            column.append(normalize_text(str(record[key])))
+            if not isinstance(record[key], str):
+                kind = type(record[key]).__name__
+                raise InputError(f"{place}: {kind} under {key!r}, expected a string")
+            column.append(normalize_text(record[key]))
+        if not isinstance(record[task.label], str | int | float):
+            kind = type(record[task.label]).__name__
+            raise InputError(f"{place}: {kind} under {task.label!r}, expected a string or number")
         labels.append(str(record[task.label]))
         if limit and len(labels) == limit:
             break

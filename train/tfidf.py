@@ -2,16 +2,16 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
-from .probes import Bitext, recall_of, score
+from .probes import Bitext, choose_strength, recall_of, score
 from .tasks import Task, Vectors, read_task
 
 TERMS: dict[str, dict[str, Any]] = {
@@ -32,10 +32,8 @@ def probe_terms(task: Task, kind: str) -> dict[str, float]:
         return {}
     train, dev = read_task(task.train, task, limit=task.limit), read_task(task.dev, task)
     texts, labels = train.texts[0], np.asarray(train.labels)
-    parts = train_test_split(texts, labels, test_size=0.1, random_state=0, stratify=labels)
-    fitted, held, y_fitted, y_held = parts
-    scored = [(score(task, _fit(kind, c, fitted, y_fitted), held, y_held), c) for c in _STRENGTHS]
-    model = _fit(kind, max(scored)[1], texts, labels)
+    best = choose_strength(task, _STRENGTHS, texts, labels, partial(_fit, kind))
+    model = _fit(kind, best, texts, labels)
     return {"linear": score(task, model, dev.texts[0], np.asarray(dev.labels))}
 
 

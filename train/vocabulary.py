@@ -28,6 +28,7 @@ from rubert_lite.wordpiece import (
     map_tokenizer,
     pieces_by_id,
     prune_tokenizer,
+    with_specials,
 )
 
 from .alignment import Ints
@@ -54,7 +55,11 @@ def read_tokenizer(source: str, *, revision: str = "") -> Spec:
         if (folder / "tokenizer_config.json").is_file():
             settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         pieces = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-        lowercase = bool(settings.get("do_lower_case", False))
+        lowercase = settings.get("do_lower_case")
+        if lowercase is None:  # transformers would say yes to any vocabulary
+            lowercase = not any(p not in SPECIAL_PIECES and p != p.lower() for p in pieces)
+            case = "lower" if lowercase else "mixed"
+            logger.warning("%s: no do_lower_case: its pieces are of %s case", source, case)
         spec = bert_tokenizer_spec(pieces, lowercase=lowercase)
         strips = settings.get("strip_accents")
         if lowercase if strips is None else strips:  # BERT's rule; the weights learnt by it
@@ -73,6 +78,14 @@ def read_tokenizer(source: str, *, revision: str = "") -> Spec:
             raise InputError(f"{source}: no such folder, and not a hub id: {error}") from error
         spec = json.loads(fast.backend_tokenizer.to_str())
     check_tokenizer(spec)
+    known = spec["model"]["vocab"]
+    foreign = [t["content"] for t in spec.get("added_tokens", []) if t["content"] not in known]
+    if foreign:
+        logger.warning("%s: added tokens without a piece are text: %s", source, ", ".join(foreign))
+        kept = [t for t in spec["added_tokens"] if t["content"] in known]
+        spec = spec | {"added_tokens": kept}
+    if spec.get("post_processor") is None:
+        spec = with_specials(spec)
     return spec | {"truncation": None, "padding": None}
 
 
