@@ -18,6 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from rubert_lite.errors import InputError
 from rubert_lite.normalize import normalize_text
 
 from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, rows_of, tasks_of
@@ -84,6 +85,12 @@ def _compute(
 ) -> None:
     """Make a student, unless it is there, tune it on a task, and write what it scores."""
     path = Path(config.results)
+    knows = _tuned_teacher(config, task)
+    if (student.soft or student.words) and not (knows / "config.json").is_file():
+        raise InputError(
+            f"{student.name}: learns from the teacher tuned on {task.name}, and {knows} is not"
+            f" there: run --only {config.students[0].name!r} --task {task.name} first"
+        )
     run_line(line, _BEFORE[:1])  # before an hour is spent on what cannot stand beside the rest
     text = text_read(line)
     check_text(current_cells(config, read_results(path)), text, path)
@@ -137,8 +144,7 @@ def _tune(
     config: CompareConfig, student: ComparedStudent, seed: int, task: ComparedTask, line: Line
 ) -> dict[str, float]:
     teacher = config.students[0]
-    first = teacher.seeds[0]
-    knows = line_of(config, teacher, first).folder(f"06-{task.name}-{first}")
+    knows = _tuned_teacher(config, task)
     settings = task.tuning()
     name = f"{task.name}-{seed}"
     if student.like:  # the folder is another row's, too
@@ -160,6 +166,12 @@ def _tune(
         shutil.rmtree(folder)  # its scores are what is wanted
         shutil.rmtree(words, ignore_errors=True)
     return scores
+
+
+def _tuned_teacher(config: CompareConfig, task: ComparedTask) -> Path:
+    teacher = config.students[0]
+    first = teacher.seeds[0]
+    return line_of(config, teacher, first).folder(f"06-{task.name}-{first}")
 
 
 def shape_of(line: Line) -> str:

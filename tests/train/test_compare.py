@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rubert_lite.errors import ConfigError, RubertLiteError
+from rubert_lite.errors import ConfigError, InputError, RubertLiteError
 from train import compare as module
 from train.compare import compare, compare_at_once
 from train.compare_speed import measure_speed
@@ -209,6 +209,12 @@ def test_an_unknown_student_or_seed_is_told(config):
         compare(config, only=["teacher"], seeds=[2])
     with pytest.raises(ConfigError, match="--task x: no such task"):
         compare(config, tasks=["x"])
+
+
+def test_a_row_of_soft_labels_asks_for_its_teacher_first(config):
+    with pytest.raises(InputError, match=r"is not there: run --only 'teacher' --task \w+ first"):
+        compare(config, only=["match, soft"])
+    assert not [*Path("runs").rglob("04-student")]  # before anything was trained
 
 
 def test_first_seeds_come_first(config):
