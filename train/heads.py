@@ -28,7 +28,6 @@ from .labelled import Asked, Example, Labelled, Tagged
 Target = NDArray[np.float32]
 Scores = dict[str, float]
 
-
 # What `Kind.score` tells, by task.
 SCORES = {
     "classification": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
@@ -189,8 +188,7 @@ class Entities:
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return precision, recall and F1 of entities: kind and both ends must be right."""
         spans = SpanReader(reader, runner, batching=_batching(max_length))
-        texts = [t.text for t in self.data.dev]
-        told = spans.complete(spans.windows.entities(texts, self.labels))
+        told = spans.complete(spans.windows.entities([t.text for t in self.data.dev], self.labels))
         hits = said = wanted = 0
         for entities, text in zip(told, self.data.dev, strict=True):
             guessed = {(e.start, e.end, e.label) for e in entities}
@@ -273,10 +271,9 @@ class Answers:
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return f1 (words shared with the best accepted answer) and em (equal to one of them)."""
         spans = SpanReader(reader, runner, batching=_batching(max_length))
-        pairs = [(a.question, a.context) for a in self.data.dev]
-        told = spans.complete(spans.windows.answers(pairs))
+        reading = spans.windows.answers([(a.question, a.context) for a in self.data.dev])
         exact, shared = [], []
-        for answer, asked in zip(told, self.data.dev, strict=True):
+        for answer, asked in zip(spans.complete(reading), self.data.dev, strict=True):
             accepted = [_bare(asked.context[a:b]) for a, b in asked.answers]
             words = _bare(answer.text)
             exact.append(words in accepted)

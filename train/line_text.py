@@ -13,6 +13,7 @@ from .pairs import teacher_texts
 from .shards import build_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
 from .student import input_rows, load_masked_lm
+from .tokenizer import read_tokenizer
 from .vocabulary import (
     corpus_texts,
     count_pieces,
@@ -20,7 +21,6 @@ from .vocabulary import (
     map_dropped,
     measure_coverage,
     prune,
-    read_tokenizer,
     train_wordpiece,
     write_vocabulary,
 )

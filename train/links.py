@@ -10,7 +10,7 @@ from .alignment import piece_splits, split_piece
 from .initialise import Links
 from .losses import PieceMap
 from .recipe import Vocabularies
-from .vocabulary import Spec
+from .tokenizer import Spec
 
 
 def link(base: Spec, spec: Spec, kept: Sequence[int]) -> Links:

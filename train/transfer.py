@@ -10,7 +10,7 @@ from rubert_lite.wordpiece import pieces_by_id
 from .initialise import fill_rows
 from .links import link
 from .student import output_rows
-from .vocabulary import Spec
+from .tokenizer import Spec
 
 
 @torch.no_grad()

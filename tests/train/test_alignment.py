@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from rubert_lite.wordpiece import SPECIAL_PIECES
 from tests.train.conftest import ALPHABET, wordpiece
 from train.alignment import align, match_strings, notation, piece_splits, split_piece
-from train.vocabulary import open_tokenizer
+from train.tokenizer import open_tokenizer
 
 TEACHER = open_tokenizer(wordpiece("хорошая", "перевод", "##чица", "привет", "##вет", "при"))
 STUDENT = open_tokenizer(wordpiece("хоро", "##шая", "перевод", "##чи", "##ца", "при", "##вет"))

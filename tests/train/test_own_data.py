@@ -25,7 +25,7 @@ from train.systems import System, SystemConfig
 from train.tables import read_rows
 from train.tasks import Task, read_task
 from train.tfidf import probe_terms
-from train.vocabulary import open_tokenizer, read_tokenizer
+from train.tokenizer import open_tokenizer, read_tokenizer
 
 from .conftest import wordpiece
 from .toy_tasks import encode, write_jsonl

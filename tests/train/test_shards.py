@@ -8,7 +8,7 @@ from tests.train.conftest import ALPHABET, wordpiece
 from train.alignment import align
 from train.batches import Texts, plan, plan_epoch
 from train.shards import GROUP_END, MATCHED, STRING_MATCHED, Shard, align_texts, build_shards
-from train.vocabulary import open_tokenizer
+from train.tokenizer import open_tokenizer
 
 TEACHER = open_tokenizer(wordpiece("хорошая", "перевод", "##чица", "привет", "мир"))
 STUDENT = open_tokenizer(wordpiece("хоро", "##шая", "перевод", "##чи", "##ца", "при", "##вет"))

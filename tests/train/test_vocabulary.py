@@ -13,15 +13,14 @@ from train.alignment import notation
 from train.config import load_config
 from train.folders import Line
 from train.line import run_line
+from train.tokenizer import open_tokenizer, read_tokenizer
 from train.vocabulary import (
     choose_kept,
     count_pieces,
     lowercased,
     map_dropped,
     measure_coverage,
-    open_tokenizer,
     prune,
-    read_tokenizer,
     train_wordpiece,
 )
 
