@@ -9,15 +9,12 @@
 """
 
 import asyncio
-import heapq
 import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ from rubert_lite.model import Output
 from rubert_lite.pieces import Pieces
 
 from .faults import Overloaded, TooLarge, Unavailable
+from .line import Job, Line, Ticket
 from .pace import Pace
 
 logger = logging.getLogger(__name__)
@@ -46,91 +44,6 @@ class Computed:
     rows: list[NDArray[np.float32]]
     queued: float
     computing: float
-
-
-@dataclass(eq=False)
-class _Ticket:
-    """What one request waits for."""
-
-    future: "asyncio.Future[None]"
-    rows: list[NDArray[np.float32] | None]
-    left: int
-    submitted: float
-    started: float = 0.0
-    live: bool = True
-
-
-@dataclass(eq=False)
-class _Job:
-    """One distinct text."""
-
-    model: Model
-    output: Output
-    text: Pieces
-    waiters: list[tuple[_Ticket, int]]
-    key: tuple[Any, ...]
-    rank: int = 0
-    taken: bool = False
-
-    @property
-    def group(self) -> tuple[int, Output, int]:
-        """What has to be equal in a batch."""
-        return id(self.model), self.output, len(self.text.ids)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody still waits."""
-        return any(ticket.live for ticket, _ in self.waiters)
-
-
-@dataclass
-class _Line:
-    """The texts that wait; guarded by the scheduler's lock."""
-
-    first: list[tuple[int, int, _Job]] = field(default_factory=list)  # heap by rank
-    groups: dict[tuple[int, Output, int], deque[_Job]] = field(default_factory=dict)
-    tokens: int = 0
-    clock: int = 0  # rank of the last text taken
-    numbers: "count[int]" = field(default_factory=count)
-
-    def add(self, job: _Job, rank: int) -> None:
-        self.place(job, rank)
-        self.groups.setdefault(job.group, deque()).append(job)
-        self.tokens += len(job.text.ids)
-
-    def place(self, job: _Job, rank: int) -> None:
-        """Give a job its place; a former one is passed over, as the job is taken by then."""
-        job.rank = rank
-        heapq.heappush(self.first, (rank, next(self.numbers), job))
-
-    def take(self, size: Callable[[int], int]) -> tuple[list[_Job], list[_Job]]:
-        """Return the jobs of the next batch, and those that nobody wants any more."""
-        dropped: list[_Job] = []
-        while self.first:
-            rank, _, head = heapq.heappop(self.first)
-            if head.taken:
-                continue
-            self.clock = max(self.clock, rank)
-            group = self.groups[head.group]
-            batch: list[_Job] = []
-            room = size(len(head.text.ids))
-            candidates = [head]
-            while len(batch) < room and candidates:
-                job = candidates.pop()
-                if not job.taken:
-                    job.taken = True
-                    self.tokens -= len(job.text.ids)
-                    (batch if job.wanted else dropped).append(job)
-                if group:
-                    candidates.append(group.popleft())
-            group.extendleft(candidates)
-            while group and group[0].taken:  # a full batch left what it took, such as its head
-                group.popleft()
-            if not group:
-                del self.groups[head.group]
-            if batch:
-                return batch, dropped
-        return [], dropped
 
 
 class Scheduler:
@@ -156,8 +69,8 @@ class Scheduler:
         self._patience = max_queue_seconds
         self._on_batch = on_batch
         self._on_line = on_line
-        self._line = _Line()
-        self._flying: dict[tuple[Any, ...], _Job] = {}
+        self._line = Line()
+        self._flying: dict[tuple[Any, ...], Job] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._pace = Pace(_START_RATE * lanes)
@@ -185,7 +98,7 @@ class Scheduler:
         Unavailable when the time is over, and what the graph raises.
         """
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(loop.create_future(), [None] * len(texts), len(texts), time.perf_counter())
+        ticket = Ticket(loop.create_future(), [None] * len(texts), len(texts), time.perf_counter())
         cost = sum(len(t.ids) for t in texts)
         if cost > self._limit:
             raise TooLarge(f"{cost} pieces, expected at most {self._limit} a request: split it")
@@ -222,16 +135,14 @@ class Scheduler:
                 beyond / rate,
             )
 
-    def _enter(
-        self, ticket: _Ticket, model: Model, texts: Sequence[Pieces], output: Output
-    ) -> None:
+    def _enter(self, ticket: Ticket, model: Model, texts: Sequence[Pieces], output: Output) -> None:
         rank = self._line.clock
         new = 0
         for place, text in enumerate(texts):
             key = (id(model), output, text.second, *text.ids)
             job = self._flying.get(key)
             if job is None:
-                job = self._flying[key] = _Job(model, output, text, [], key)
+                job = self._flying[key] = Job(model, output, text, [], key)
                 rank += len(text.ids)
                 self._line.add(job, rank)
                 new += 1
@@ -273,9 +184,9 @@ class Scheduler:
             self._on_batch(len(batch), tokens, time.perf_counter() - started)
 
     def _finish(
-        self, batch: Sequence[_Job], rows: NDArray[np.float32] | None, error: Exception | None
+        self, batch: Sequence[Job], rows: NDArray[np.float32] | None, error: Exception | None
     ) -> None:
-        ready: list[_Ticket] = []
+        ready: list[Ticket] = []
         tokens = len(batch) * len(batch[0].text.ids)
         with self._changed:
             self._pace.note(tokens, time.perf_counter())

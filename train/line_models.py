@@ -35,12 +35,11 @@ from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_s
 from .student import (
     hidden_size,
     load_masked_lm,
-    mix_weights,
     repeat_positions,
     start_head,
 )
 from .tasks import Task
-from .transfer import change_pieces
+from .transfer import change_pieces, mix_weights
 
 logger = logging.getLogger(__name__)
 

@@ -294,16 +294,3 @@ def mean_of(last: Tensor, mask: Tensor) -> Tensor:
     """Return the mean [B, D] of states [B, L, D] over real pieces."""
     weights = mask[:, :, None].to(last.dtype)
     return (last * weights).sum(1) / weights.sum(1)
-
-
-@torch.no_grad()
-def mix_weights(student: nn.Module, start: nn.Module, share: float) -> None:
-    """Turn the encoder's weights w into (1 - share) w + share w0, of the same one before training.
-
-    What a stage teaches is kept for the most part, and less is lost of what it does not teach
-    (WiSE-FT, arXiv 2109.01903).
-    """
-    before = encoder(start).state_dict()
-    for name, weight in encoder(student).state_dict().items():
-        if weight.is_floating_point():
-            weight.lerp_(before[name].to(weight), share)

@@ -1,4 +1,4 @@
-"""Give a trained encoder other pieces: what it says of a text stays near what it said."""
+"""Change a trained encoder and keep what it knows: other pieces, or weights nearer the former."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rubert_lite.wordpiece import pieces_by_id
 
 from .initialise import fill_rows
 from .links import link
-from .student import output_rows
+from .student import encoder, output_rows
 from .tokenizer import Spec
 
 
@@ -33,3 +33,16 @@ def change_pieces(model: nn.Module, former: Spec, own: Spec) -> None:
     fill_rows(
         model, rows, bias, link(former, own, kept), rows="fvt", basis=torch.eye(rows.shape[1])
     )
+
+
+@torch.no_grad()
+def mix_weights(student: nn.Module, start: nn.Module, share: float) -> None:
+    """Turn the encoder's weights w into (1 - share) w + share w0, of the same one before training.
+
+    What a stage teaches is kept for the most part, and less is lost of what it does not teach
+    (WiSE-FT, arXiv 2109.01903).
+    """
+    before = encoder(start).state_dict()
+    for name, weight in encoder(student).state_dict().items():
+        if weight.is_floating_point():
+            weight.lerp_(before[name].to(weight), share)

@@ -17,11 +17,11 @@ from train.student import (
     hidden_size,
     load_masked_lm,
     mean_pooled,
-    mix_weights,
     output_rows,
     repeat_positions,
     start_head,
 )
+from train.transfer import mix_weights
 
 from .toy_student import IDS, MASK, V, logits, shaken, small
 
