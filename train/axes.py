@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .batches import Texts, gather
 from .encoders import ROTATION
-from .items import Items
+from .items import Items, principal_rotation
 from .stage import write_whole
 from .student import hidden_size, mean_pooled
 
@@ -108,20 +108,24 @@ def write_rotation(rotation: NDArray[np.float32], out: Path) -> None:
     write_whole(out / ROTATION, data.getvalue())
 
 
-def nearest_rotation(student: nn.Module, items: Items, *, seed: int) -> NDArray[np.float32]:
+def nearest_rotation(
+    student: nn.Module, items: Items, *, seed: int, principal: bool = False
+) -> NDArray[np.float32]:
     """Return the orthonormal [teacher's width, D] nearest to how a student answers to its teacher.
 
     That is the polar factor U V^T of the linear map that brings the teacher's vectors nearest to
     the student's, in squares over a sample of the items. Of a student that learnt vectors turned
     by a rotation that is lost, it finds that again, nearly, since what the student does not know
-    shortens its answers more than it turns them.
+    shortens its answers more than it turns them. For a student of another teacher, whose answers
+    miss what only this one says, `principal` keeps to the D principal axes of this one's vectors.
     """
     rows = np.random.default_rng(seed).permutation(len(items))[:_SAMPLE]
     vectors = pooled_vectors(student, items, rows).astype(np.float64)
     targets = items.targets.vectors(items.pairs[rows]).astype(np.float64)
-    answers = np.linalg.lstsq(targets, vectors, rcond=1e-6)[0]
+    kept = principal_rotation(targets, vectors.shape[1]) if principal else np.eye(targets.shape[1])
+    answers = np.linalg.lstsq(targets @ kept, vectors, rcond=1e-6)[0]
     left, _, right = np.linalg.svd(answers, full_matrices=False)
-    rotation: NDArray[np.float32] = (left @ right).astype(np.float32)
+    rotation: NDArray[np.float32] = (kept @ left @ right).astype(np.float32)
     return rotation
 
 

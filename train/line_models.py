@@ -25,7 +25,13 @@ from .labels import LabelledTexts
 from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
 from .line_vectors import open_targets
 from .loop import Schedule
-from .provenance import add_sentence_stage, provenance, read_training, trained_length
+from .provenance import (
+    add_sentence_stage,
+    provenance,
+    read_training,
+    teacher_names,
+    trained_length,
+)
 from .recipe import Recipe
 from .report import plot_run
 from .sentence import distil_sentences
@@ -97,8 +103,9 @@ def train_sentence(line: Line) -> None:
             inputs["teacher"] = fingerprint_source(line.teacher, line.config.teacher.revision)
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks], whole=True)
-    elsewhere = {"teacher", "teacher_name", "plain_teacher", "plain_share", "sources", "exclude"}
-    elsewhere |= {"source", "mix_with", "directory", "items", "cache"}
+    elsewhere = {"teacher", "teacher_name", "teacher_beside", "sources", "exclude", "cache"}
+    elsewhere |= {"plain_teacher", "plain_beside", "plain_fitted", "plain_share"}
+    elsewhere |= {"source", "mix_with", "directory", "items"}
     if c.mix_with:
         inputs["mix_with"] = fingerprint_source(c.mix_with)
     settings = c.model_dump(exclude=elsewhere)
@@ -124,7 +131,7 @@ def train_sentence(line: Line) -> None:
             _comparable_states(line, student, teacher)
         items = Items.open(data, "train", targets, pad_id=pad_id)
         if c.source and c.projection == "rotation" and not (out / ROTATION).exists():
-            _keep_space(source, out, student, items, seed=c.seed)
+            _keep_space(line, source, out, student, items)
 
         def mix(trained: torch.nn.Module) -> None:
             mix_weights(trained, _learns_on(line, Path(c.mix_with or source)), c.start_share)
@@ -194,24 +201,29 @@ def _learns_on(line: Line, source: Path) -> torch.nn.Module:
 
 
 def _keep_space(
-    source: Path, out: Path, student: torch.nn.Module, items: Items, *, seed: int
+    line: Line, source: Path, out: Path, student: torch.nn.Module, items: Items
 ) -> None:
     """Let a student that learns on keep to the space it is in: the rotation that it learnt by.
 
-    A package has none: it is found by what the student says. One that was never taught sentences
-    is in no such space.
+    A package has none: it is found by what the student says; so is one for other teachers than it
+    had, among their principal axes. One that was never taught sentences is in no such space.
     """
+    c = line.config.sentence
+    assert c is not None
     turned = source / ROTATION
-    if not turned.is_file():
-        if read_training(source)["config"].get("sentence"):
-            logger.info("%s: has no %s: it is found by its vectors", source, ROTATION)
-            write_rotation(nearest_rotation(student, items, seed=seed), out)
+    former = read_training(source)["config"].get("sentence")
+    others = bool(former) and teacher_names(former) != teacher_names(c.model_dump())
+    if others or not turned.is_file():
+        if former:
+            logger.info("%s: its rotation is found by what it says", source)
+            found = nearest_rotation(student, items, seed=c.seed, principal=others)
+            write_rotation(found, out)
         return
-    found, shape = np.load(turned).shape, (items.targets.width, hidden_size(student))
-    if found != shape:
+    given, shape = np.load(turned).shape, (items.targets.width, hidden_size(student))
+    if given != shape:
         raise ConfigError(
             [
-                f"{turned}: turns {found[0]} to {found[1]} dimensions, expected {shape[0]} to"
+                f"{turned}: turns {given[0]} to {given[1]} dimensions, expected {shape[0]} to"
                 f" {shape[1]}: learn on from the same teachers, or with another projection"
             ]
         )

@@ -3,21 +3,26 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from .corpus import expand
-from .encoders import open_encoder
+from .encoders import open_encoder, package_version
 from .folders import Line, fingerprint_source
 from .items import Reading, write_items
-from .pairs import PairCleaning, PairSource, write_pairs
+from .pairs import PairCleaning, PairSource, read_lines, write_pairs
 from .sentence_config import PairSourceConfig, SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .vectors import Targets, VectorCache, hashes, read_texts_of
+from .vectors import Beside, Side, Targets, VectorCache, hashes, read_texts_of, ridge
 
 _PLAIN = "texts of the corpus"  # the name of the source that the second teacher reads
+_FITTED = "plain.npy"  # [second teacher's width, first teacher's width]
+_FITTED_PAIRS = 100_000  # that decide it, about
 
 
 def pair_sources(sources: Sequence[PairSourceConfig], *, share: float = 1.0) -> list[PairSource]:
@@ -66,25 +71,32 @@ def vectors(line: Line) -> None:
     if c is None:
         return
     folder = line.folder("05-pairs")
+    inputs = {
+        "pairs": fingerprint_stage(folder),
+        "teacher": fingerprint_source(c.teacher),
+        "plain_teacher": fingerprint_source(c.plain_teacher),
+    }
+    for name in ("teacher_beside", "plain_beside"):
+        if beside := getattr(c, name):
+            inputs[name] = " ".join(map(fingerprint_source, beside))
     stage = Stage(
         line.folder("05-vectors"),
-        {"revision": c.revision, "cache": c.cache},
-        {
-            "pairs": fingerprint_stage(folder),
-            "teacher": fingerprint_source(c.teacher),
-            "plain_teacher": fingerprint_source(c.plain_teacher),
-        },
+        {"revision": c.revision, "cache": c.cache, "plain_fitted": c.plain_fitted},
+        inputs,
+        defaults={"plain_fitted": False},
     )
 
     def work(out: Path) -> None:
         sources = np.load(folder / "sources.npy")
         # The plain texts are the last source, if there are any.
         plain = sources == len(c.sources)
-        keys = np.empty(len(sources), dtype=np.uint64)
-        for own, (teacher, revision, cache) in zip((~plain, plain), _teachers(c), strict=False):
-            encode = open_encoder(teacher, revision=revision)
-            cache.fill(read_texts_of(folder, own), encode, total=int(own.sum()))
-            keys[own] = hashes(read_texts_of(folder, own))
+        first, *second = _teachers(c)
+        first.read(folder, ~plain)
+        if second:
+            second[0].read(folder, plain)
+            if c.plain_fitted:
+                np.save(out / _FITTED, _fit(folder, ~plain, first, second[0]))
+        keys = hashes(read_lines(folder / "teacher.txt"))
         np.save(out / "keys.npy", keys)
         np.save(out / "teachers.npy", plain.astype(np.uint8))
         _targets(c, out)  # refuses teachers of different widths here
@@ -92,15 +104,66 @@ def vectors(line: Line) -> None:
     run_stage(stage, work, force=line.force)
 
 
-def _teachers(c: SentenceConfig) -> list[tuple[str, str, VectorCache]]:
-    """Name the teachers and their revisions, and open the cached vectors of each."""
+@dataclass(frozen=True)
+class _Teacher:
+    """A sentence encoder, or several side by side, and the caches of their vectors."""
+
+    encoders: tuple[str, ...]
+    revision: str  # of the first, if it has a hub id
+    caches: tuple[VectorCache, ...]
+
+    def read(
+        self,
+        pairs: Path,
+        chosen: NDArray[np.bool_],
+        *,
+        side: Side = "teacher",
+    ) -> None:
+        """Compute the vectors of a side of the chosen pairs that have none yet."""
+        revision = self.revision
+        for source, cache in zip(self.encoders, self.caches, strict=True):
+            encode = open_encoder(source, revision=revision)
+            cache.fill(read_texts_of(pairs, chosen, side), encode, total=int(chosen.sum()))
+            revision = ""
+
+    def joined(self, matrix: NDArray[np.float32] | None = None) -> VectorCache | Beside:
+        """Return all that it has computed, side by side."""
+        if len(self.caches) == 1 and matrix is None:
+            return self.caches[0]
+        return Beside(self.caches, matrix)
+
+
+def _fit(
+    pairs: Path, chosen: NDArray[np.bool_], first: _Teacher, second: _Teacher
+) -> NDArray[np.float32]:
+    """Return the map from what `second` says of the student's side to what `first` said."""
+    sample = np.zeros_like(chosen)
+    sample[np.flatnonzero(chosen)[:: max(1, int(chosen.sum()) // _FITTED_PAIRS)]] = True
+    second.read(pairs, sample, side="student")
+
+    def said(teacher: _Teacher, side: Side) -> NDArray[np.float16]:
+        known = teacher.joined()
+        return known.vectors(known.rows(hashes(read_texts_of(pairs, sample, side))))
+
+    return ridge(said(second, "student"), said(first, "teacher"))
+
+
+def _teachers(c: SentenceConfig) -> list[_Teacher]:
+    """Name the teachers and open the cached vectors of each."""
     found = []
-    for teacher, revision in ((c.teacher, c.revision), (c.plain_teacher, "")):
+    both = (c.teacher, c.teacher_beside, c.revision), (c.plain_teacher, c.plain_beside, "")
+    for teacher, beside, revision in both:
         if teacher:
-            made = (revision or fingerprint_source(teacher)[:16]).replace("/", "-")
-            cache = VectorCache(Path(c.cache) / f"{Path(teacher).name}-{made}")
-            found.append((teacher, revision, cache))
+            encoders = (teacher, *beside)
+            revisions = (revision, *("" for _ in beside))
+            caches = tuple(map(partial(_cache, c), encoders, revisions))
+            found.append(_Teacher(encoders, revision, caches))
     return found
+
+
+def _cache(c: SentenceConfig, encoder: str, revision: str) -> VectorCache:
+    made = revision or package_version(encoder) or fingerprint_source(encoder)[:16]
+    return VectorCache(Path(c.cache) / f"{Path(encoder).name}-{made.replace('/', '-')}")
 
 
 def open_targets(line: Line) -> Targets:
@@ -111,7 +174,9 @@ def open_targets(line: Line) -> Targets:
 
 
 def _targets(c: SentenceConfig, folder: Path) -> Targets:
-    caches = tuple(cache for _, _, cache in _teachers(c))
+    first, *second = _teachers(c)
+    matrix = np.load(folder / _FITTED) if c.plain_fitted else None
+    caches = (first.joined(), *(teacher.joined(matrix) for teacher in second))
     teachers = np.load(folder / "teachers.npy")
     if not (folder / "keys.npy").is_file():  # made before: it has rows of the cache as it was then
         return Targets(caches, np.load(folder / "rows.npy"), teachers)

@@ -43,6 +43,7 @@ class PairSource:
     without: Mapping[str, Sequence[str]] = field(default_factory=dict)  # column -> to leave out
     cap: int = 0  # pairs of one value of `cap_by` at most; 0: no limit
     cap_by: str = ""
+    limit: int = 0  # pairs that are taken at most, the first ones; 0: no limit
     share: float = 1.0  # of the pairs that is taken, by hash
 
 
@@ -112,6 +113,8 @@ def read_pairs(
             seen.add(key)
             report.kept += 1
             yield pair
+            if report.kept == source.limit:
+                break
             if is_valid(text_hash(pair.student), cleaning.valid_share):
                 continue  # held out by `write_items`: a passage would show it
             if not wanted and chance.random() < cleaning.passages:

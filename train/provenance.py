@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def _lineage(model: str) -> list[str]:
     found = read_training(folder)
     before = found.get("lineage", [_UNKNOWN])
     return [folder.name, str(found.get("teacher", _UNKNOWN)), *before]
+
+
+def teacher_names(sentence: Mapping[str, Any]) -> list[str]:
+    """Name the encoders that teach by pairs, of a sentence stage's configuration or its record."""
+    first = sentence.get("teacher_name") or Path(sentence["teacher"]).name
+    return [first, *map(_short, sentence.get("teacher_beside", []))]
+
+
+def _short(encoder: str) -> str:
+    """Name an encoder by its run, where it is the folder of a stage."""
+    folder = Path(encoder)
+    return folder.parent.name if (folder / "stage.json").is_file() else folder.name
 
 
 def read_training(source: Path) -> dict[str, Any]:
@@ -131,13 +144,15 @@ def add_sentence_stage(
     add_corpora(training, read)
     tell_changed(training)
     training["config"]["sentence"] = config.model_dump()
-    taught = [_lineage(t) for t in (config.teacher, config.plain_teacher)]
+    first = (config.teacher, *config.teacher_beside)
+    second = (config.plain_teacher, *config.plain_beside)
+    taught = chain.from_iterable(_lineage(t) for t in (*first, *second))
     former_lineage = training.get("lineage", [_UNKNOWN])
-    training["lineage"] = list(dict.fromkeys([*former_lineage, *taught[0], *taught[1]]))
+    training["lineage"] = list(dict.fromkeys([*former_lineage, *taught]))
     training["sentence_stage"] = True
-    name = f"{config.teacher_name or Path(config.teacher).name} (sentence vectors)"
+    name = f"{' and '.join(teacher_names(config.model_dump()))} (sentence vectors)"
     if config.plain_teacher:
-        name += f", {Path(config.plain_teacher).parent.name or config.plain_teacher} (plain text)"
+        name += f", {' and '.join(map(_short, second))} (plain text)"
     former = training["teacher"]
     if not former.startswith(name):  # one that learns on may have the same
         training["teacher"] = f"{name}; before that {former}"

@@ -19,6 +19,13 @@ class PairSourceConfig(Section):
     without: dict[str, list[str]] = {}  # column -> values to leave out
     cap: int = Field(0, ge=0)  # pairs of one value of `cap_by` at most; 0: no limit
     cap_by: str = ""
+    limit: int = Field(0, ge=0)  # pairs at most, the first ones; 0: all
+
+    @model_serializer(mode="wrap")
+    def _as_before_limits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a `limit` of 0, so that stages made before there was one count as equal."""
+        values: dict[str, Any] = handler(self)
+        return values if self.limit else {k: v for k, v in values.items() if k != "limit"}
 
 
 class TaskSourceConfig(Section):
@@ -47,6 +54,7 @@ class SentenceConfig(Section):
     teacher: str  # sentence encoder: directory, hub id, or an exported package
     revision: str = ""  # of a hub id
     teacher_name: str = ""  # for the model card; default: the last part of `teacher`
+    teacher_beside: list[str] = []  # more encoders, whose vectors stand beside the teacher's
     sources: list[PairSourceConfig] = Field(min_length=1)
     exclude: list[str] = []  # files whose texts stay out on either side
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
@@ -60,6 +68,10 @@ class SentenceConfig(Section):
     # A second sentence encoder, whose vectors the texts of 01-corpus should get: directory, hub id,
     # package, or a 05-sentence folder (its vectors are turned back into its own teacher's space)
     plain_teacher: str = ""
+    plain_beside: list[str] = []  # more encoders of these texts, beside the second
+    # The second teacher's vectors are brought to the first's by the linear map that does it best
+    # over the pairs: it reads what the student reads, the first the other side
+    plain_fitted: bool = False
     plain_share: float = Field(1.0, gt=0, le=1)  # of the texts of 01-corpus
     directory: str = ""  # where 05-pairs and 05-vectors lie, to share them
     items: str = ""  # where 05-items lies, to share it between lines of one vocabulary and pairs

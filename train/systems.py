@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer
 
@@ -15,12 +16,12 @@ from rubert_lite.package import ModelPackage
 from .axes import open_rotation
 from .baselines import hashed_tfidf, static_encoder, static_rows
 from .corpus import expand
-from .encoders import open_encoder
+from .encoders import USE, open_encoder, package_version
 from .folders import fingerprint_source
 from .pairs import read_lines
 from .section import Section
 from .stage import fingerprint_files
-from .tasks import Encode
+from .tasks import Encode, unit
 from .tfidf import TERMS
 from .vectors import VectorCache
 
@@ -34,6 +35,7 @@ class SystemConfig(Section):
     variant: str = ""  # of a package
     truncate_dim: int = Field(0, ge=0)
     document_teacher: str = ""  # sentence encoder that reads the documents, with `rotation`
+    document_beside: list[str] = []  # more of its teachers, side by side with that one
     rotation: str = ""  # rotation.npy of the sentence stage; see open_rotation
     pairs: str = ""  # pairs stage, for `static`
     cache: str = ""  # cached teacher vectors, for `static`
@@ -44,6 +46,8 @@ class SystemConfig(Section):
     @property
     def missing(self) -> str:
         """The first of its files and folders that is not there; names on a hub count as there."""
+        if self.path == USE:
+            return "" if package_version(USE) else f"package {USE}"
         paths = [self.pairs, self.cache, self.rotation]
         if self.kind != "encoder" or self.path.count("/") > 1:  # names on a hub have one at most
             paths.append(self.path)
@@ -67,9 +71,10 @@ class System:
         elif c.path:
             single = Path(c.path).is_file()
             parts.append(fingerprint_files([c.path]) if single else fingerprint_source(c.path))
+            parts += [package_version(c.path)] if c.path == USE else []
         parts += [fingerprint_files(expand(c.texts, c.name))] if c.texts else []
         parts += [fingerprint_files([c.rotation])] if c.rotation else []
-        others = (c.pairs, c.cache, c.document_teacher)
+        others = (c.pairs, c.cache, c.document_teacher, *c.document_beside)
         return "|".join([*parts, *(fingerprint_source(p) for p in others if p)])
 
     @cached_property
@@ -98,9 +103,13 @@ class System:
         c = self.config
         if not c.document_teacher:
             return self.encode
-        teacher, rotation = open_encoder(c.document_teacher), open_rotation(Path(c.rotation))
+        teachers = [open_encoder(name) for name in (c.document_teacher, *c.document_beside)]
+        rotation = open_rotation(Path(c.rotation))
         width = c.truncate_dim or rotation.shape[1]
-        return lambda texts: teacher(texts) @ rotation[:, :width]
+        return lambda texts: (
+            np.concatenate([unit(teacher(texts)) for teacher in teachers], axis=1)
+            @ rotation[:, :width]
+        )
 
     def properties(self) -> dict[str, float]:
         """Megabytes (10^6) on disk of the files that encode, and the width of the vectors."""

