@@ -45,7 +45,7 @@ class SentenceBatch:
     ids: Tensor  # [B, L] int64
     mask: Tensor  # [B, L] bool
     targets: Tensor  # [B, D] float16, of the teacher's width
-    groups: Tensor  # [B] number of the pair
+    groups: Tensor  # [B] number of the text that the teacher read
 
     def to(self, device: torch.device) -> "SentenceBatch":
         """Move all tensors to a device."""
@@ -99,7 +99,7 @@ class Items:
             torch.from_numpy(ids),
             torch.from_numpy(mask),
             torch.from_numpy(self.targets.vectors(pairs)),
-            torch.from_numpy(pairs),
+            torch.from_numpy(self.targets.groups(pairs)),
         )
 
 

@@ -82,6 +82,7 @@ class ResidentItems:
         self._pairs = torch.from_numpy(items.pairs).to(device)
         everything = np.arange(len(items.targets.rows))
         self._vectors = torch.from_numpy(items.targets.vectors(everything)).to(device)
+        self._groups = torch.from_numpy(items.targets.groups(everything)).to(device)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -94,7 +95,7 @@ class ResidentItems:
         lengths = torch.from_numpy(host).to(self.device, non_blocking=True)
         ids, mask = gather(self._ids, self._starts[chosen], lengths, int(host.max()), self.pad_id)
         pairs = self._pairs[chosen]
-        return SentenceBatch(ids, mask, self._vectors[pairs], pairs)
+        return SentenceBatch(ids, mask, self._vectors[pairs], self._groups[pairs])
 
 
 def _side(texts: Texts, name: str, device: torch.device) -> _Side:

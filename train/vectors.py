@@ -239,6 +239,10 @@ class Targets:
                 out[own] = cache.vectors(self.rows[pairs[own]])
         return out
 
+    def groups(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a number for what the teacher read of each pair [n]: equal for one text."""
+        return self.rows[pairs] * len(self.caches) + self.teachers[pairs]
+
 
 def hashes(texts: Iterator[str]) -> NDArray[np.uint64]:
     """Hash texts as the cache does."""

@@ -147,7 +147,7 @@ def test_items_are_the_pairs_texts_with_their_targets(tmp_path):
     assert (batch.targets == batch.targets[0]).all()
     assert batch.ids.shape[1] <= 8
     cache = VectorCache(tmp_path / "cache")
-    row = np.load(out / "rows.npy")[batch.groups[:1].numpy()]
+    row = np.load(out / "rows.npy")[train.pairs[:1]]
     assert (batch.targets[:1].numpy() == cache.vectors(row)).all()
 
 

@@ -60,6 +60,16 @@ def test_targets_come_from_the_teacher_that_read_the_text(tmp_path):
     assert targets.vectors(np.array([1, 0, 2, 1])).tolist() == [[25, 1], [3, 1], [9, 1], [25, 1]]
 
 
+def test_translations_of_one_text_are_of_one_group(tmp_path):
+    """Two of them are no negatives of each other; rows of two teachers may have one number."""
+    caches = VectorCache(tmp_path / "first"), VectorCache(tmp_path / "second")
+    for cache in caches:
+        cache.fill(iter(TEXTS[:10]), encode)
+    rows, teachers = np.array([3, 5, 3, 3]), np.array([0, 0, 0, 1], dtype=np.uint8)
+    groups = Targets(caches, rows, teachers).groups(np.array([0, 1, 2, 3]))
+    assert groups[0] == groups[2] and len(set(groups.tolist())) == 3
+
+
 def test_targets_that_were_never_computed_are_refused(tmp_path):
     cache = VectorCache(tmp_path / "cache")
     cache.fill(iter(TEXTS[:3]), encode)
