@@ -15,7 +15,7 @@ from train.line import run_line
 from train.student import Shape, build, encoder, load_masked_lm, output_rows
 from train.transfer import change_pieces
 
-from .test_learning_on import MORE, UNTIL_SENTENCE, released  # noqa: F401
+from .toy_released import MORE, UNTIL_SENTENCE
 
 FORMER = bert_tokenizer_spec([*SPECIAL_PIECES, "до", "##м", "##ик", "мир", "ы"])
 OWN = bert_tokenizer_spec([*SPECIAL_PIECES, "мир", "домик", "##ик", "x", "до", "##м"])
