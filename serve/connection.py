@@ -156,9 +156,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _watch(self, before: int | None = None) -> None:
         """Give a client up that has read nothing for as long as an idle one is kept."""
-        waiting = self._unread()
         if not self.transport.get_write_buffer_size():
             return
+        waiting = self._unread()
         if before is not None and waiting >= before:
             self.transport.abort()
         else:
@@ -172,7 +172,7 @@ class BoundedProtocol(HttpToolsProtocol):
         longer than it takes an idle connection to end.
         """
         queued = bytes(4)
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # closed meanwhile
             socket = self.transport.get_extra_info("socket")
             queued = ioctl(socket.fileno(), TIOCOUTQ, queued)
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
