@@ -11,20 +11,12 @@ from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
 
-from .toy_line import CORPUS, STUDENT, write_words
+from .toy_line import CORPUS, SMALL, STUDENT, write_words
 
 LINE = (
     'run = "runs/{name}"\n'
     + CORPUS
-    + """
-[vocabulary]
-method = "train"
-size = 60
-min_char_count = 1
-[shards]
-max_length = 16
-processes = 1
-"""
+    + SMALL
     + STUDENT
     + """
 initial_rows = "cooccurrence"

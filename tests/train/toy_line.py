@@ -13,6 +13,15 @@ name = "words"
 files = ["words.txt"]
 license = "CC0"
 """
+SMALL = """
+[vocabulary]
+method = "train"
+size = 60
+min_char_count = 1
+[shards]
+max_length = 16
+processes = 1
+"""
 STUDENT = """
 [student]
 layers = 1

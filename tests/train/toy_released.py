@@ -11,20 +11,12 @@ from train.folders import Line
 from train.line import STAGES, run_line
 from train.student import encoder, load_masked_lm
 
-from .toy_line import CORPUS, STUDENT, write_words
+from .toy_line import CORPUS, SMALL, STUDENT, write_words
 
 RELEASED = (
     'run = "runs/first"\n'
     + CORPUS
-    + """
-[vocabulary]
-method = "train"
-size = 60
-min_char_count = 1
-[shards]
-max_length = 16
-processes = 1
-"""
+    + SMALL
     + STUDENT
     + """
 [distil]
