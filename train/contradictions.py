@@ -150,10 +150,13 @@ def _sentence(config: LineConfig) -> list[str]:
         problems.append("sentence: all of regression, contrastive and similarity are 0")
     if sentence.new_pieces and not sentence.source:
         problems.append("sentence.new_pieces changes those of sentence.source: none is given")
-    if sentence.start_share and not sentence.source:
-        problems.append("sentence.start_share keeps weights of sentence.source: none is given")
-    if sentence.mix_with and not sentence.start_share:
-        problems.append("sentence.mix_with is kept by sentence.start_share: set that above 0")
+    if sentence.mix and not sentence.source:
+        problems.append("sentence.mix keeps weights that sentence.source comes from: none is given")
+    if (mixed := sum(m.share for m in sentence.mix)) >= 1:
+        problems.append(
+            f"sentence.mix: shares of {mixed:g} in all, expected less than 1: the rest is what the"
+            " stage trained"
+        )
     if sentence.bag and not sentence.language:
         problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
     return problems

@@ -17,6 +17,7 @@ import rubert_lite
 from rubert_lite.errors import InputError
 
 from .batches import pad_ids
+from .hub import refuse_missing
 from .student import attention, default_device, hidden_size, load_masked_lm, mean_pooled
 
 ROTATION = "rotation.npy"  # [teacher's width, D], of a student that learnt rotated vectors
@@ -52,6 +53,7 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
         return _open_mean_pooled(folder, length, np.load(folder / ROTATION))
     if _multiplies_bfloat16(default_device()) and (length := _mean_pooled_length(folder)):
         return _open_mean_pooled(folder, length)
+    refuse_missing(source)
     from sentence_transformers import SentenceTransformer
 
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rubert_lite.package import MANIFEST
 
 from .config import LineConfig, load_config
+from .hub import refuse_missing
 from .stage import fingerprint_files, fingerprint_stage
 
 
@@ -42,9 +43,13 @@ class Line:
 
 
 def fingerprint_source(source: str, revision: str = "") -> str:
-    """Identify a model: a folder by its files, a hub id by its name and revision."""
+    """Identify a model: a folder by its files, a hub id by its name and revision.
+
+    Raises InputError for what can only be a folder, and is not there.
+    """
     folder = Path(source)
     if not source or not folder.is_dir():
+        refuse_missing(source)
         return f"{source}@{revision}" if source and revision else source
     if (folder / "stage.json").is_file():
         return fingerprint_stage(folder)

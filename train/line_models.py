@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ from .student import (
     start_head,
 )
 from .tasks import Task
-from .transfer import change_pieces, mix_weights
+from .transfer import change_pieces, mix_weights, shapes
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +106,9 @@ def train_sentence(line: Line) -> None:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks], whole=True)
     elsewhere = {"teacher", "teacher_name", "teacher_beside", "sources", "exclude", "cache"}
     elsewhere |= {"plain_teacher", "plain_beside", "plain_fitted", "plain_share"}
-    elsewhere |= {"source", "mix_with", "directory", "items"}
-    if c.mix_with:
-        inputs["mix_with"] = fingerprint_source(c.mix_with)
+    elsewhere |= {"source", "mix", "directory", "items"}
+    if c.mix:
+        inputs["mix"] = " ".join(f"{m.share:g} {fingerprint_source(m.checkpoint)}" for m in c.mix)
     settings = c.model_dump(exclude=elsewhere)
     defaults = {k: v for k, v in c.defaults().items() if k not in elsewhere}
     stage = Stage(
@@ -133,8 +134,8 @@ def train_sentence(line: Line) -> None:
         if c.source and c.projection == "rotation" and not (out / ROTATION).exists():
             _keep_space(line, source, out, student, items)
 
-        def mix(trained: torch.nn.Module) -> None:
-            mix_weights(trained, _learns_on(line, Path(c.mix_with or source)), c.start_share)
+        kept = [(_learns_on(line, Path(m.checkpoint)), m.share) for m in c.mix]
+        _same_shape(student, kept, c)
 
         result = distil_sentences(
             join_models(line, student, teacher),
@@ -144,7 +145,7 @@ def train_sentence(line: Line) -> None:
             sentences=Sentences(**fields_of(values, Sentences)),
             schedule=Schedule(**fields_of(values, Schedule)),
             out=out,
-            finish=mix if c.start_share else None,
+            finish=partial(mix_weights, kept=kept) if kept else None,
         )
         if c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
@@ -157,9 +158,24 @@ def train_sentence(line: Line) -> None:
         add_sentence_stage(line, training, result, sources)
         pieces = line.folder("02-vocabulary") if c.new_pieces else source
         write_checkpoint(out, student, pieces, provenance=training)
-        plot_run(out / "metrics.jsonl", out / "loss.png")
+        if c.steps:
+            plot_run(out / "metrics.jsonl", out / "loss.png")
 
     run_stage(stage, work, force=line.force)
+
+
+def _same_shape(
+    student: torch.nn.Module, kept: list[tuple[torch.nn.Module, float]], c: SentenceConfig
+) -> None:
+    own = shapes(student)
+    problems = [
+        f"sentence.mix: {m.checkpoint} is of another shape than {c.source}: expected equal layers,"
+        " widths and positions"
+        for m, (model, _) in zip(c.mix, kept, strict=True)
+        if shapes(model) != own
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _comparable_states(line: Line, student: torch.nn.Module, teacher: torch.nn.Module) -> None:

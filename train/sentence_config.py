@@ -48,6 +48,13 @@ class TaskSourceConfig(Section):
         return values if self.pair else {k: v for k, v in values.items() if k != "pair"}
 
 
+class MixedConfig(Section):
+    """A checkpoint whose weights stay in part."""
+
+    checkpoint: str  # folder: of the student's shape and with its pieces
+    share: float = Field(gt=0, lt=1)
+
+
 class SentenceConfig(Section):
     """The sentence stage: teacher's vectors, pairs, losses (see Sentences) and schedule."""
 
@@ -60,11 +67,10 @@ class SentenceConfig(Section):
     # A checkpoint with the line's vocabulary that learns on, such as what `rubert-lite export
     # distil-16k --variants fp32,safetensors` writes; default: the student of this line
     source: str = ""
-    new_pieces: bool = False  # `source` (and `mix_with`) may have others than the line: they change
-    # Of a student that learns on: the share of the weights it began with in those that are kept, or
-    # of those of `mix_with`, a checkpoint of the same shape and vocabulary that it comes from
-    start_share: float = Field(0.0, ge=0, lt=1)
-    mix_with: str = ""
+    new_pieces: bool = False  # `source` (and those of `mix`) may have others: they change
+    # Checkpoints that the student comes from, `source` or others, and their shares in the weights
+    # that are kept; the rest is what the last step left
+    mix: list[MixedConfig] = []
     # A second sentence encoder, whose vectors the texts of 01-corpus should get: directory, hub id,
     # package, or a 05-sentence folder (its vectors are turned back into its own teacher's space)
     plain_teacher: str = ""
@@ -103,7 +109,7 @@ class SentenceConfig(Section):
     # Vectors are turned at the end, so that their first dimensions say the most
     sort_dimensions: bool = True
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1000, ge=0)  # 0: `source` as it is, mixed with others
     max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone
     tokens_per_batch: int = Field(8192, ge=16)
     accumulation: int = Field(1, ge=1)

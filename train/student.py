@@ -22,6 +22,8 @@ from transformers import (
 
 from rubert_lite.errors import ConfigError, InputError
 
+from .hub import looks_local, refuse_missing
+
 _TYPES = ("bert", "distilbert")
 _BODY = tuple(f"{kind}." for kind in _TYPES)  # prefixes of the encoder's weights
 # Parameters without which a masked language model cannot predict; transformers would make them up.
@@ -137,8 +139,8 @@ def load_masked_lm(
     has no masked-LM head.
     """
     source = str(source)
-    looks_local = source.startswith((".", "/", "~")) or Path(source).exists()
-    if looks_local and not (Path(source) / "config.json").is_file():
+    refuse_missing(source)
+    if looks_local(source) and not (Path(source) / "config.json").is_file():
         raise InputError(f"{source}: no config.json: expected a Hugging Face model directory")
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)

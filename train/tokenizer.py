@@ -15,6 +15,8 @@ from rubert_lite.wordpiece import (
     with_specials,
 )
 
+from .hub import refuse_missing
+
 logger = logging.getLogger(__name__)
 
 Spec = dict[str, Any]
@@ -48,6 +50,7 @@ def read_tokenizer(source: str, *, revision: str = "") -> Spec:
     elif folder.is_dir():
         raise InputError(f"{source}: no tokenizer.json or vocab.txt in this folder")
     else:
+        refuse_missing(source)
         from transformers import AutoTokenizer
 
         try:

@@ -1,5 +1,6 @@
 """Change a trained encoder and keep what it knows: other pieces, or weights nearer the former."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,14 +36,24 @@ def change_pieces(model: nn.Module, former: Spec, own: Spec) -> None:
     )
 
 
-@torch.no_grad()
-def mix_weights(student: nn.Module, start: nn.Module, share: float) -> None:
-    """Turn the encoder's weights w into (1 - share) w + share w0, of the same one before training.
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of an encoder's weights by name."""
+    return {name: weight.shape for name, weight in encoder(model).state_dict().items()}
 
-    What a stage teaches is kept for the most part, and less is lost of what it does not teach
-    (WiSE-FT, arXiv 2109.01903).
+
+@torch.no_grad()
+def mix_weights(student: nn.Module, kept: Sequence[tuple[nn.Module, float]]) -> None:
+    """Turn the encoder's weights w into (1 - sum of shares) w + sum of share * w0.
+
+    `kept` are models that it comes from, and the share of each one's weights w0. What a stage
+    teaches stays for the most part, and less is lost of what it does not teach (WiSE-FT,
+    arXiv 2109.01903).
     """
-    before = encoder(start).state_dict()
+    others = [(encoder(model).state_dict(), share) for model, share in kept]
+    rest = 1 - sum(share for _, share in others)
     for name, weight in encoder(student).state_dict().items():
         if weight.is_floating_point():
-            weight.lerp_(before[name].to(weight), share)
+            mixed = rest * weight.double()
+            for before, share in others:
+                mixed += share * before[name].to(mixed)
+            weight.copy_(mixed)

@@ -20,7 +20,7 @@ from train.line import run_line
 from train.line_vectors import open_targets
 from train.student import encoder, load_masked_lm, mean_pooled
 
-from .toy_released import MORE, UNTIL_SENTENCE
+from .toy_released import MORE, UNTIL_SENTENCE, mixed
 
 
 def test_a_released_encoder_learns_on(released):
@@ -44,16 +44,16 @@ def test_a_released_encoder_learns_on(released):
 def test_a_share_of_the_first_weights_can_stay(released):
     """Two equal runs, one of which keeps half of what it began with."""
     whole = Line(load_config(Path("more.toml")))
-    half = Line(load_config(Path("more.toml"), ["run=runs/half", "sentence.start_share=0.5"]))
+    half = Line(load_config(Path("more.toml"), ["run=runs/half", mixed(("released", 0.5))]))
     for line in (whole, half):
         run_line(line, UNTIL_SENTENCE)
     first = DistilBertModel.from_pretrained(released).state_dict()
-    after, mixed = (
+    after, kept = (
         encoder(load_masked_lm(line.folder("05-sentence"))).state_dict() for line in (whole, half)
     )
     name = "transformer.layer.0.attention.q_lin.weight"
     assert not torch.equal(after[name], first[name])
-    torch.testing.assert_close(mixed[name], (after[name] + first[name]) / 2, atol=1e-7, rtol=0)
+    torch.testing.assert_close(kept[name], (after[name] + first[name]) / 2, atol=1e-7, rtol=0)
     told = [
         json.loads((line.folder("05-sentence") / "training.json").read_text(encoding="utf-8"))
         for line in (whole, half)
@@ -62,24 +62,43 @@ def test_a_share_of_the_first_weights_can_stay(released):
     assert scores[0] != scores[1]  # judged as it is kept
 
 
-def test_the_share_can_be_of_other_weights(released):
-    """Of a checkpoint that is not the one that learns on, but of its shape."""
+def test_shares_can_be_of_other_weights(released):
+    """Of checkpoints that are not the one that learns on, but of its shape; or without a step."""
     other = shutil.copytree(released, "other")
     weights = load_file(f"{other}/model.safetensors")
     name = "transformer.layer.0.attention.q_lin.weight"
     save_file({**weights, name: weights[name] + 1}, f"{other}/model.safetensors", {"format": "pt"})
-    changes = ["run=runs/mixed", "sentence.start_share=0.25", 'sentence.mix_with="other"']
-    lines = [Line(load_config(Path("more.toml"), c)) for c in ([], changes)]
+    changes = ["run=runs/mixed", mixed(("other", 0.25), ("released", 0.125))]
+    still = [*changes, "run=runs/still", "sentence.steps=0"]
+    lines = [Line(load_config(Path("more.toml"), c)) for c in ([], changes, still)]
     for line in lines:
         run_line(line, UNTIL_SENTENCE)
     folders = (line.folder("05-sentence") for line in lines)
-    after, mixed = (encoder(load_masked_lm(f)).state_dict()[name].numpy() for f in folders)
-    np.testing.assert_allclose(mixed, 0.75 * after + 0.25 * (weights[name] + 1), atol=1e-6)
+    after, both, none = (encoder(load_masked_lm(f)).state_dict()[name].numpy() for f in folders)
+    before = weights[name]
+    np.testing.assert_allclose(both, 0.625 * after + 0.375 * before + 0.25, atol=1e-6)
+    np.testing.assert_allclose(none, before + 0.25, atol=1e-6)
     save_file(weights, f"{other}/model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match="inputs mix_with"):
+    with pytest.raises(ConfigError, match="inputs mix"):
         run_line(Line(load_config(Path("more.toml"), changes)), ["sentence"])
-    with pytest.raises(ConfigError, match=r"mix_with .*start_share"):
-        load_config(Path("more.toml"), ['sentence.mix_with="other"'])
+
+
+def test_what_cannot_be_mixed_is_told_before_a_step(released):
+    for shares, words in {(("a", 0.5), ("b", 0.5)): "1 in all", (("a", 0.0),): "greater"}.items():
+        with pytest.raises(ConfigError, match=words):
+            load_config(Path("more.toml"), [mixed(*shares)])
+    other = shutil.copytree(released, Path("other"))
+    weights = load_file(other / "model.safetensors")
+    name = "embeddings.position_embeddings.weight"
+    shorter = {**weights, name: weights[name][:-1]}
+    save_file(shorter, other / "model.safetensors", {"format": "pt"})
+    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    config["max_position_embeddings"] -= 1
+    (other / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    line = Line(load_config(Path("more.toml"), [mixed(("other", 0.5))]))
+    with pytest.raises(ConfigError, match="other is of another shape than released"):
+        run_line(line, UNTIL_SENTENCE)
+    assert not list(line.folder("05-sentence").parent.glob("*05-sentence*/metrics.jsonl"))
 
 
 def test_other_pieces_are_told(released):

@@ -137,8 +137,10 @@ def test_encoder_without_a_head_is_refused(architecture: str, tmp_path: Path) ->
 
 
 def test_missing_directory_and_other_model_types_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no config.json"):
+    with pytest.raises(InputError, match="no such folder"):
         load_masked_lm(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no config.json"):
+        load_masked_lm(tmp_path)
     BertConfig(vocab_size=V).save_pretrained(tmp_path / "empty")
     with pytest.raises(InputError, match="cannot be loaded"):
         load_masked_lm(tmp_path / "empty")
@@ -192,8 +194,10 @@ def test_positions_that_no_text_reached_repeat_trained_ones():
 def test_mixed_weights_lie_between():
     student, start = shaken(small(), 1), shaken(small(), 2)
     before = {k: v.clone() for k, v in encoder(student).state_dict().items()}
-    mix_weights(student, start, 0.25)
-    first = encoder(start).state_dict()
+    other = shaken(small(), 3)
+    mix_weights(student, [(start, 0.25), (other, 0.125)])
+    first, second = encoder(start).state_dict(), encoder(other).state_dict()
     for name, now in encoder(student).state_dict().items():
         if now.is_floating_point():
-            torch.testing.assert_close(now, 0.75 * before[name] + 0.25 * first[name])
+            parts = 0.625 * before[name] + 0.25 * first[name] + 0.125 * second[name]
+            torch.testing.assert_close(now, parts)

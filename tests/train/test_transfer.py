@@ -15,7 +15,7 @@ from train.line import run_line
 from train.student import Shape, build, encoder, load_masked_lm, output_rows
 from train.transfer import change_pieces
 
-from .toy_released import MORE, UNTIL_SENTENCE
+from .toy_released import MORE, UNTIL_SENTENCE, mixed
 
 FORMER = bert_tokenizer_spec([*SPECIAL_PIECES, "до", "##м", "##ик", "мир", "ы"])
 OWN = bert_tokenizer_spec([*SPECIAL_PIECES, "мир", "домик", "##ик", "x", "до", "##м"])
@@ -51,7 +51,7 @@ NEW = MORE.replace('method = "full"\ntokenizer = "released"\n', "size = 50\npair
 
 def test_a_source_with_other_pieces_learns_on_with_those_of_the_line(released):  # noqa: F811
     shutil.copytree(released, "other")
-    changes = ["sentence.new_pieces=true", 'sentence.mix_with="other"', "sentence.start_share=0.5"]
+    changes = ["sentence.new_pieces=true", mixed(("other", 0.5))]
     Path("more.toml").write_text(NEW, encoding="utf-8")
     line = Line(load_config(Path("more.toml"), changes))
     run_line(line, UNTIL_SENTENCE)

@@ -70,3 +70,9 @@ def publish(folder: Path, monkeypatch) -> Path:
     for name in ("tokenizer.json", "training.json"):
         shutil.copyfile(made / name, Path("released") / name)
     return Path("released")
+
+
+def mixed(*shares: tuple[str, float]) -> str:
+    """Write the override of a configuration that keeps shares of checkpoints."""
+    tables = (f'{{ checkpoint = "{folder}", share = {share} }}' for folder, share in shares)
+    return f"sentence.mix=[{', '.join(tables)}]"
