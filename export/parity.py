@@ -45,7 +45,7 @@ BATCH_LIMITS = {
     "fp16": 2e-3,
     "portable": 1e-5,
 }
-# Largest mean difference of a label's probability.
+# Largest share of the probability that moves to other labels, in the mean.
 CHANCE_LIMITS = {
     "fp32": 1e-4,
     "int8": 0.02,
@@ -66,7 +66,7 @@ class Comparison:
     differences: NDArray[np.float32]  # largest, of an element of the unit vectors
     changes: NDArray[np.float32]  # largest, of an element with neighbours against alone
     logits: float | None  # largest difference of any logit
-    chances: float | None = None  # mean difference of a label's probability
+    chances: float | None = None  # see probability_moved
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Parity:
     largest_difference: float  # of an element of the unit vectors
     batch_difference: float  # of a text alone and among others
     logits_difference: float | None
-    chances_difference: float | None = None  # mean, of a label's probability
+    chances_difference: float | None = None  # see probability_moved
 
 
 def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Vectors] | None]:
@@ -132,12 +132,18 @@ def measure(
         found = [_run(engine, [c], "logits")[0] for c in cases]
         pairs = list(zip(found, expected[1], strict=True))
         logits = float(max(np.abs(f - e).max() for f, e in pairs))
-        chances = float(np.mean([np.abs(_chances(f) - _chances(e)).mean() for f, e in pairs]))
+        chances = float(np.mean([probability_moved(f, e) for f, e in pairs]))
     return _compare(alone, together, expected[0], logits, chances)
 
 
-def _chances(logits: Vectors) -> Vectors:
-    return softmax(logits.reshape(-1, logits.shape[-1]))
+def probability_moved(logits: Vectors, expected: Vectors) -> float:
+    """Return the share of the probability that other labels have, in the mean over rows.
+
+    Half of the sum of differences: 1 where all predictions are certain and wrong, however many
+    labels there are.
+    """
+    one, other = (softmax(x.reshape(-1, x.shape[-1])) for x in (logits, expected))
+    return float(np.abs(one - other).sum(-1).mean() / 2)
 
 
 def _together(engine: Engine, cases: Sequence[Case], alone: Vectors) -> Vectors:

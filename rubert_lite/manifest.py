@@ -137,6 +137,8 @@ def _problems(values: dict[str, Any]) -> list[str]:
         problems.append("a label stands twice")
     if values["task"] != "embedding" and not values["labels"]:
         problems.append(f"a {values['task']} package without labels")
+    if values["task"] == "question-answering" and len(values["labels"]) > 2:
+        problems.append("labels of a question-answering package: expected two, the ends of answers")
     sizes = values["truncate_dims"]
     if not all(type(v) is int and 1 <= v <= values["hidden_size"] for v in sizes):
         problems.append(f"truncate_dims {sizes} are not all in 1..{values['hidden_size']}")

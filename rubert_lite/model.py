@@ -232,12 +232,13 @@ class Model:
     def compute(self, texts: Sequence[Pieces], output: Output) -> NDArray[np.float32]:
         """Compute one output of texts of equal length in pieces, [len(texts), width].
 
-        Logits of a package that tags or answers are [len(texts), length, labels].
+        Logits of a package that tags or answers are [len(texts), length, labels], or longer where
+        the graph reads padded texts (fp16).
         """
         return self._engine.run(self._batching.join(texts, range(len(texts))), output)
 
     def spans(self, text: str) -> list[Span]:
-        """Return the pieces of a text, uncut, with their places in the normalised text."""
+        """Return the pieces of a text, uncut, with their places in the string as given."""
         return self._pieces.spans(check_text(text, 0))
 
     def tokenize(self, text: str) -> list[str]:

@@ -46,7 +46,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece and the characters of the normalised text that it covers; none for a special one."""
+    """A piece and the characters of the text as given that it covers; none for a special one."""
 
     id: int
     piece: str
@@ -95,13 +95,15 @@ class PieceReader:
         return ["[CLS]", *encoding.tokens[: self._max_length - 2], "[SEP]"]
 
     def spans(self, text: str) -> list[Span]:
-        """Return the pieces of a text, uncut, with their places; see `normalize_text`."""
-        given = normalize_text(bounded(text, self._longest))
-        encoding = self._tokenizer.encode(given, add_special_tokens=False)
-        inner = zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True)
+        """Return the pieces of a text, uncut, with their places; see `locate`."""
+        (placed,) = self.locate([text])
+        inner = (
+            Span(number, self._tokenizer.id_to_token(number), start, stop)
+            for number, (start, stop) in zip(placed.ids, placed.places, strict=True)
+        )
         return [
             Span(self._cls, "[CLS]", None, None),
-            *(Span(number, piece, start, stop) for number, piece, (start, stop) in inner),
+            *inner,
             Span(self._sep, "[SEP]", None, None),
         ]
 

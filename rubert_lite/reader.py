@@ -4,7 +4,7 @@ A text past the model's length is read in overlapping windows; each piece is jud
 where it stands farthest from a cut, so that most have context on both sides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,7 +26,7 @@ class Reading(Generic[T]):
     """What has to be computed to read some texts, and what follows from it.
 
     `finish` takes the logits of each of the `windows`, [pieces, labels], in their order, and
-    returns what was wanted of each text.
+    returns what was wanted of each text. Rows of padding may follow those of the pieces.
     """
 
     windows: list[Pieces]
@@ -65,7 +65,7 @@ class WindowReader:
         ]
 
         def finish(logits: Sequence[Logits]) -> list[Words]:
-            coming = iter(logits)
+            coming = _unpadded(frames, logits)
             found = []
             for p, cuts in zip(placed, stretches, strict=True):
                 rows = _join([(a, next(coming)[1:-1]) for a, _ in cuts], cuts, len(p.ids))
@@ -88,7 +88,7 @@ class WindowReader:
             stretches.append(cuts)
 
         def finish(logits: Sequence[Logits]) -> list[Answer]:
-            coming = iter(zip(frames, logits, strict=True))
+            coming = zip(frames, _unpadded(frames, logits), strict=True)
             found = []
             for (_, text), p, cuts in zip(pairs, placed[1::2], stretches, strict=True):
                 best = (-1.0, 0, 0)
@@ -120,8 +120,13 @@ class SpanReader:
         found: list[Logits] = [np.empty((0, 0), np.float32)] * len(frames)
         for indices, rows in self._engine.run_all(self._batching.split(frames), "logits"):
             for index, row in zip(indices, rows, strict=True):
-                found[index] = row[: len(frames[index].ids)]
+                found[index] = row
         return reading.finish(found)
+
+
+def _unpadded(frames: Sequence[Pieces], logits: Sequence[Logits]) -> Iterator[Logits]:
+    for frame, rows in zip(frames, logits, strict=True):
+        yield rows[: len(frame.ids)]
 
 
 def _join(

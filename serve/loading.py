@@ -20,6 +20,11 @@ def open_model(settings: Settings) -> Model:
     )
     if not np.isfinite(model.encode(_PROBES)).all():
         raise PackageError(f"{settings.model}: its vectors are not finite: export it again")
-    if model.labels:
+    task = model.package.manifest.task
+    if task == "classification":
         model.classify(_PROBES)
+    elif task == "token-classification":
+        model.tag(_PROBES)
+    elif task == "question-answering":
+        model.answer([(_PROBES[0], _PROBES[1])])
     return model

@@ -80,7 +80,7 @@ def _text(parts: Sequence[str]) -> Text:
 
 
 async def tokenize(request: Request) -> Response:
-    """Return the pieces of texts; places are characters of the text in NFC."""
+    """Return the pieces of texts; places are characters of the text as given."""
     service: Service = request.app.state.service
     body = await read_body(request, TokenizeRequest)
 

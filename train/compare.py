@@ -42,6 +42,7 @@ from .results import insert, write_json
 logger = logging.getLogger(__name__)
 
 _BEFORE = ("corpus", "vocabulary", "shards", "distil")
+_CELL = "cell.json"  # in a tuned folder: the identity of the cell that it was made for
 _SAMPLE = 20_000  # held-out texts that pieces are counted on
 
 
@@ -86,19 +87,18 @@ def _compute(
     """Make a student, unless it is there, tune it on a task, and write what it scores."""
     path = Path(config.results)
     knows = _tuned_teacher(config, task)
-    if (student.soft or student.words) and not (knows / "config.json").is_file():
-        raise InputError(
-            f"{student.name}: learns from the teacher tuned on {task.name}, and {knows} is not"
-            f" there: run --only {config.students[0].name!r} --task {task.name} first"
-        )
+    if student.soft or student.words:
+        _check_teacher(config, student, task, knows)
     run_line(line, _BEFORE[:1])  # before an hour is spent on what cannot stand beside the rest
     text = text_read(line)
     check_text(current_cells(config, read_results(path)), text, path)
     run_line(line, _BEFORE)
-    origin = {"text": text, "teacher": teacher_weights(config)}
-    metrics = _training(line)["metrics"]
+    made = _training(line)
+    # What taught it, not what lies there now: the teacher may have been trained again.
+    origin = {"text": text, "teacher": made.get("teacher_weights") or teacher_weights(config)}
+    metrics = made["metrics"]
     started = time.perf_counter()
-    scores = _tune(config, student, seed, task, line)
+    scores = _tune(config, student, seed, task, line, identity)
     seconds = round(time.perf_counter() - started, 1)
     with locked(path):  # other processes fill in other rows
         results = read_results(path)
@@ -111,6 +111,20 @@ def _compute(
         cells["tasks"][task.name] = about | scores
         write_json(path, results)
     report(config, wait=False)
+
+
+def _check_teacher(
+    config: CompareConfig, student: ComparedStudent, task: ComparedTask, knows: Path
+) -> None:
+    """Refuse a tuned teacher that is not there, or that other settings or texts made."""
+    teacher = config.students[0]
+    made = _read(knows / _CELL)["identity"] if (knows / _CELL).is_file() else ""
+    if made != cell_identity(config, teacher, task):
+        state = "was made by other settings" if made else "is not there"
+        raise InputError(
+            f"{student.name}: learns from the teacher tuned on {task.name}, and {knows} {state}:"
+            f" run --only {teacher.name!r} --task {task.name} --force first"
+        )
 
 
 def compare_at_once(
@@ -141,7 +155,12 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _tune(
-    config: CompareConfig, student: ComparedStudent, seed: int, task: ComparedTask, line: Line
+    config: CompareConfig,
+    student: ComparedStudent,
+    seed: int,
+    task: ComparedTask,
+    line: Line,
+    identity: str,
 ) -> dict[str, float]:
     teacher = config.students[0]
     knows = _tuned_teacher(config, task)
@@ -159,8 +178,11 @@ def _tune(
     tuned = Line(
         LineConfig.model_validate(line.config.model_dump() | {"finetune": settings}), force=True
     )
-    finetune_head(tuned)
     folder = tuned.folder(f"06-{name}")
+    if folder.is_dir():  # a cell that is computed is computed, also from equal settings
+        shutil.rmtree(folder)
+    finetune_head(tuned)
+    write_json(folder / _CELL, {"identity": identity})
     scores: dict[str, float] = _read(folder / "training.json")["metrics"][name]
     if not (student.keep or student is teacher):
         shutil.rmtree(folder)  # its scores are what is wanted

@@ -10,7 +10,7 @@ from rubert_lite.errors import ConfigError
 
 from .config import FinetuneConfig, load_config
 from .folders import Line
-from .heads import SCORES
+from .labelled import SCORES
 from .section import Section, explain, load_section, merge
 
 

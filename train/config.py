@@ -12,6 +12,7 @@ from pydantic import Field
 from rubert_lite.errors import ConfigError
 
 from .contradictions import contradictions
+from .precision import Precision
 from .section import Section, load_section
 from .sentence_config import SentenceConfig
 
@@ -126,7 +127,7 @@ class DistilConfig(Section):
     decay: Literal["constant", "linear", "cosine"] = "linear"
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(5.0, gt=0)
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"  # bf16 where the device has units for it, float32 elsewhere
     seed: int = Field(42, ge=0, lt=1 << 63)
     checkpoint_steps: int = Field(500, ge=1)
     validate_steps: int = Field(500, ge=1)
@@ -159,7 +160,7 @@ class FinetuneConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(64, ge=1)
     max_length: int = Field(512, ge=8)  # pieces
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"  # bf16 where the device has units for it, float32 elsewhere
     metric: str = ""  # dev score that decides; default: macro_f1, of entities and answers f1
     seed: int = 42
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .labelled import SCORES
 from .sentence_config import SentenceConfig
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def _distil(config: LineConfig) -> list[str]:
         problems.append(
             f"distil.alignment = {distil.alignment!r} needs a teacher: give teacher.path or"
             " teacher.config, or set alignment = 'none' to pretrain"
+        )
+    if distil.tail and config.vocabulary.method in ("prune", "map"):
+        problems.append(
+            f"distil.tail with vocabulary.method = {config.vocabulary.method!r}: all pieces of the"
+            " student are shared, none is outside: its KL would be infinite"
+        )
+    if distil.tail and distil.alignment == "reduce-map":
+        problems.append(
+            "distil.tail with alignment = 'reduce-map': it compares all classes: leave it out"
+        )
+    if distil.span and distil.mask_exponent:
+        problems.append(
+            "distil.mask_exponent with span: words are masked then, all alike: leave it out"
+        )
+    if distil.contrastive and not distil.negatives:
+        problems.append(
+            "distil.negatives = 0: nothing to be told from: expected 1 or more, or -1 (all)"
         )
     if distil.compare == "masked":
         if distil.alignment not in ("match", "match-string", "plain"):
@@ -163,9 +181,21 @@ def _sentence(config: LineConfig) -> list[str]:
 
 
 def _finetune(config: LineConfig) -> list[str]:
-    if config.finetune and config.finetune.soft and config.finetune.balance:
-        return ["finetune: soft labels have no classes to balance: leave one out"]
-    return []
+    task = config.finetune
+    if task is None:
+        return []
+    problems = []
+    if task.soft and task.balance:
+        problems.append("finetune: soft labels have no classes to balance: leave one out")
+    if task.task != "classification":
+        idle = [name for name in ("pair", "labels", "balance") if getattr(task, name)]
+        problems += [f"finetune.{name} is of classification, not of {task.task}" for name in idle]
+    if task.task == "question-answering" and task.soft:
+        problems.append("finetune.soft: not for question-answering: leave it out")
+    scores = SCORES[task.task]
+    if task.metric and task.metric not in scores:
+        problems.append(f"finetune.metric = {task.metric!r}: {task.task} has {', '.join(scores)}")
+    return problems
 
 
 def _unweighted(sentence: SentenceConfig) -> list[str]:

@@ -18,6 +18,7 @@ from rubert_lite.errors import InputError
 
 from .batches import pad_ids
 from .hub import refuse_missing
+from .precision import multiplies_bfloat16
 from .student import attention, default_device, hidden_size, load_masked_lm, mean_pooled
 
 ROTATION = "rotation.npy"  # [teacher's width, D], of a student that learnt rotated vectors
@@ -51,7 +52,7 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
         training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         length = int(training["config"]["sentence"]["max_length"])
         return _open_mean_pooled(folder, length, np.load(folder / ROTATION))
-    if _multiplies_bfloat16(default_device()) and (length := _mean_pooled_length(folder)):
+    if multiplies_bfloat16(default_device()) and (length := _mean_pooled_length(folder)):
         return _open_mean_pooled(folder, length)
     refuse_missing(source)
     from sentence_transformers import SentenceTransformer
@@ -100,17 +101,6 @@ def _open_use() -> Encode:
     return lambda texts: np.asarray(model.encode(list(texts)), dtype=np.float32)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Say whether a device has units for it.
-
-    With AMX torch outruns onnxruntime's fp32 twice, with AVX512-BF16 alone 1.3 times.
-    """
-    if device.type == "cpu":
-        units = torch.cpu.get_capabilities()
-        return bool(units.get("amx_bf16") or units.get("avx512_bf16"))
-    return device.type == "cuda"
-
-
 def _mean_pooled_length(folder: Path) -> int:
     """Return the pieces that a BERT reads whose mean of states is the vector, 0 for other models.
 
@@ -148,7 +138,7 @@ def _open_mean_pooled(
     tokenizer.enable_truncation(length)
     tokenizer.no_padding()
     tokens = _TOKENS["cuda" if device.type == "cuda" else "cpu"]
-    half = _multiplies_bfloat16(device)
+    half = multiplies_bfloat16(device)
 
     @torch.inference_mode()
     def read(encodings: Sequence[Encoding]) -> Iterator[NDArray[np.float32]]:

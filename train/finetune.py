@@ -8,10 +8,8 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from rubert_lite.errors import ConfigError, InputError
 from .axes import keep_axes
 from .checkpoint import append_metrics
 from .heads import Kind, Row, Scores
+from .precision import Precision, autocast, worth_it
 from .student import (
     default_device,
     encoder_states,
@@ -54,7 +53,7 @@ class Tuning:
     dropout: float = 0.0  # before the head
     batch_size: int = 64
     max_length: int = 512  # pieces of a text, or of a window of a longer one
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     metric: str = ""  # the dev score that decides which epoch is kept; default: the task's
     seed: int = 42
 
@@ -75,6 +74,7 @@ def finetune(
     told = None if soft is None else _tell(soft, kind)
     rows = kind.rows(reader, max_length=length, told=told)
     device = default_device()
+    tuning = replace(tuning, precision=worth_it(tuning.precision, device))
     head = nn.Linear(hidden_size(model), len(kind.labels)).to(device)
     tuned = Tuned(model.to(device), head, kind.task, kind.labels, length)
     model.requires_grad_(not tuning.freeze_encoder)
@@ -101,6 +101,10 @@ def finetune(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
+        if not torch.isfinite(loss):
+            raise ConfigError(
+                [f"finetune: the loss is not finite in epoch {epoch}: lower finetune.learning_rate"]
+            )
         served = tuned if vectors is None else _unscaled(tuned, vectors)
         scores = kind.score(reader, served, max_length=length)
         if metric not in scores:
@@ -117,7 +121,9 @@ def finetune(
             break
     if kept["model"]:
         model.load_state_dict(kept["model"])
-    _write(checkpoint, out, model, kind, max_length=length)
+    # A frozen encoder reads as much as before: its vectors stay what they were.
+    bound = 0 if tuning.freeze_encoder and not tuned.on_pieces else length
+    _write(checkpoint, out, model, kind, max_length=bound)
     if tuning.freeze_encoder:  # else its vectors are others, and so would be their axes
         keep_axes(checkpoint, out)
     save_file({k: v.contiguous() for k, v in kept["head"].items()}, out / "head.safetensors")
@@ -151,7 +157,7 @@ def _features(tuned: Tuned, rows: Sequence[Row], tuning: Tuning) -> _Features:
     for start in tqdm(range(0, len(order), 64), desc="encode", unit="batch", disable=None):
         chosen = order[start : start + 64]
         ids, mask, types, _ = (t.to(tuned.device) for t in pad([rows[i] for i in chosen]))
-        with torch.no_grad(), _precision(tuning, tuned.device):
+        with torch.no_grad(), autocast(tuning.precision, tuned.device):
             states = encoder_states(tuned.model, ids, mask, types)[-1].float()
         for row, vector in zip(chosen, mean_of(states, mask), strict=True):
             found[row] = vector
@@ -183,19 +189,16 @@ def _loss(
         targets = torch.from_numpy(np.stack([r.target for r in rows])).to(tuned.device)
     else:
         ids, mask, types, targets = (t.to(tuned.device, non_blocking=True) for t in pad(rows))
-        with _precision(tuning, tuned.device):
+        with autocast(tuning.precision, tuned.device):
             logits = tuned.logits(ids, mask, types, tuning.dropout).float()
         if tuned.on_pieces:
             logits = logits.masked_fill(~mask[:, :, None], torch.finfo(torch.float32).min)
     axis = 1 if tuned.task == "question-answering" else -1
     surprise = -(targets * torch.log_softmax(logits, dim=axis)).sum()
-    return surprise / targets.sum().clamp(min=1e-6)
-
-
-def _precision(tuning: Tuning, device: torch.device) -> Any:
-    if tuning.precision == "no":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    # Weights of classes are 1 in the mean over all texts, not over those of a batch: divided by
+    # their sum there, a rare class would have a batch without it in its stead.
+    asked = targets.sum() if tuned.on_pieces else targets.new_tensor(len(rows))
+    return surprise / asked.clamp(min=1e-6)
 
 
 def _schedule(
@@ -230,7 +233,7 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind, *, max_length: int) -> None:
     """Copy a checkpoint with the trained weights; its config says task, labels and length.
 
-    `tuned_max_length`: a text, or a window of one, is read as long as it was in training.
+    `tuned_max_length`, unless 0: a text, or a window of one, is read as long as in training.
     """
     for path in checkpoint.iterdir():
         if path.is_file() and path.suffix == ".json" and path.name not in _NOT_COPIED:
@@ -238,7 +241,8 @@ def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind, *, max_len
     model.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config["finetuning_task"] = kind.task
-    config["tuned_max_length"] = max_length
+    config.pop("tuned_max_length", None)  # of an earlier task
+    config |= {"tuned_max_length": max_length} if max_length else {}
     config["id2label"] = {str(i): name for i, name in enumerate(kind.labels)}
     config["label2id"] = {name: i for i, name in enumerate(kind.labels)}
     text = json.dumps(config, ensure_ascii=False, indent=1)

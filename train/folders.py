@@ -9,6 +9,8 @@ from .config import LineConfig, load_config
 from .hub import refuse_missing
 from .stage import fingerprint_files, fingerprint_stage
 
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -40,6 +42,12 @@ class Line:
     def teacher_line(self) -> "Line":
         """Return the line that makes the teacher."""
         return Line(load_config(Path(self.config.teacher.config)), self.force)
+
+
+def fingerprint_weights(model: Path) -> str:
+    """Identify a model by all bytes of its weights; UNKNOWN where there are none."""
+    weights = model / "model.safetensors"
+    return fingerprint_files([str(weights)], whole=True) if weights.is_file() else UNKNOWN
 
 
 def fingerprint_source(source: str, revision: str = "") -> str:

@@ -4,9 +4,7 @@ Each kind turns its examples into rows of pieces with target probabilities, and 
 the same code that runs it in production (rubert_lite's Stream and SpanReader).
 """
 
-import re
-import string
-from collections import Counter
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,17 +21,12 @@ from rubert_lite.predictions import softmax, windows
 from rubert_lite.reader import SpanReader
 from rubert_lite.stream import Stream
 
-from .labelled import Asked, Example, Labelled, Tagged
+from .labelled import Example, Labelled, Tagged
+
+logger = logging.getLogger(__name__)
 
 Target = NDArray[np.float32]
 Scores = dict[str, float]
-
-# What `Kind.score` tells, by task.
-SCORES = {
-    "classification": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
-    "token-classification": ("f1", "precision", "recall"),
-    "question-answering": ("f1", "em"),
-}
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,7 @@ class Classes:
     def _judge(
         examples: Sequence[Example], reader: PieceReader, runner: Runner, max_length: int
     ) -> Target:
-        stream = Stream(reader, runner, batching=_batching(max_length))
+        stream = Stream(reader, runner, batching=batching(max_length))
         return np.concatenate(list(stream.read(map(_text, examples), "logits", pairs=True)))
 
 
@@ -120,7 +113,8 @@ def _text(example: Example) -> str | tuple[str, str]:
     return example.text if example.pair is None else (example.text, example.pair)
 
 
-def _batching(max_length: int) -> Batching:
+def batching(max_length: int) -> Batching:
+    """Return how texts are read in tuning: batches of equal length, with types."""
     return Batching(max_length, with_types=True, padded=False)
 
 
@@ -134,11 +128,16 @@ def class_weights(data: Labelled[Example]) -> Target:
 
 
 def class_scores(predicted: NDArray[np.int64], labels: Sequence[int]) -> Scores:
-    """Measure predicted class indices; a class that is never predicted has F1 0."""
+    """Measure predicted class indices; a class that is never predicted has F1 0.
+
+    macro_f1 is the mean over the classes of `labels`.
+    """
     found = {"accuracy": float(np.mean(predicted == np.asarray(labels)))}
+    # Of the classes that are there: one that is only predicted would change what is averaged.
+    there = sorted(set(labels))
     for average in ("macro", "weighted"):
         found[f"{average}_f1"] = float(
-            f1_score(labels, predicted, average=average, zero_division=0)
+            f1_score(labels, predicted, labels=there, average=average, zero_division=0)
         )
     found["mcc"] = float(matthews_corrcoef(labels, predicted))
     return {name: round(value, 5) for name, value in found.items()}
@@ -159,7 +158,7 @@ class Entities:
 
     def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
         """Return the probabilities [words, labels] of each training text."""
-        spans = SpanReader(reader, runner, batching=_batching(max_length))
+        spans = SpanReader(reader, runner, batching=batching(max_length))
         words = spans.windows.words([t.text for t in self.data.train])
         return [softmax(rows) for _, rows in spans.complete(words)]
 
@@ -171,6 +170,8 @@ class Entities:
         eye = np.eye(len(self.labels), dtype=np.float32)
         found: list[Row] = []
         placed = reader.locate([t.text for t in self.data.train])
+        if told is None:
+            _tell_lost(self.data.train, placed)
         for number, (text, p) in enumerate(zip(self.data.train, placed, strict=True)):
             marks = list(word_labels(p, text.spans))
             values = [eye[index[mark]] for _, mark in marks] if told is None else told[number]
@@ -187,7 +188,7 @@ class Entities:
 
     def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
         """Return precision, recall and F1 of entities: kind and both ends must be right."""
-        spans = SpanReader(reader, runner, batching=_batching(max_length))
+        spans = SpanReader(reader, runner, batching=batching(max_length))
         told = spans.complete(spans.windows.entities([t.text for t in self.data.dev], self.labels))
         hits = said = wanted = 0
         for entities, text in zip(told, self.data.dev, strict=True):
@@ -199,6 +200,26 @@ class Entities:
             "precision": round(hits / max(said, 1), 5),
             "recall": round(hits / max(wanted, 1), 5),
         }
+
+
+def _tell_lost(texts: Sequence[Tagged], placed: Sequence[Placed]) -> None:
+    """Warn of entities that begin or end inside a word: words are what is labelled."""
+    entities = lost = 0
+    for text, p in zip(texts, placed, strict=True):
+        pairs = list(zip(p.words, p.places, strict=True))
+        after = [word for word, _ in pairs[1:]] + [None]
+        before = [None] + [word for word, _ in pairs[:-1]]
+        starts = {place[0] for (word, place), w in zip(pairs, before, strict=True) if word != w}
+        ends = {place[1] for (word, place), w in zip(pairs, after, strict=True) if word != w}
+        entities += len(text.spans)
+        lost += sum(start not in starts or end not in ends for start, end, _ in text.spans)
+    if lost:
+        logger.warning(
+            "%d of %d entities are no whole words of this tokenizer: they cannot be told as they"
+            " stand",
+            lost,
+            entities,
+        )
 
 
 def word_labels(placed: Placed, spans: Sequence[tuple[int, int, str]]) -> Iterator[tuple[int, str]]:
@@ -229,72 +250,3 @@ def _cut(placed: Placed, target: Target, reader: PieceReader, max_length: int) -
         if stop > start:
             part = np.concatenate([edge, target[start:stop], edge])
             yield Row(reader.frame(placed.ids[start:stop]), part)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Stretches of a context that answer a question."""
-
-    data: Labelled[Asked]
-    task: str = field(default="question-answering", init=False)
-    metric: str = field(default="f1", init=False)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The two ends of an answer."""
-        return self.data.labels
-
-    def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
-        """Refuse: the ends of answers in two tokenizers' pieces differ."""
-        raise InputError("finetune.soft: not for question-answering: leave it out")
-
-    def rows(
-        self, reader: PieceReader, *, max_length: int, told: Sequence[Target] | None = None
-    ) -> list[Row]:
-        """Return every window of every context; one without the answer points at its [CLS]."""
-        found = []
-        placed = reader.locate([t for a in self.data.train for t in (a.question, a.context)])
-        room = max_length - 3
-        for asked, q, c in zip(self.data.train, placed[::2], placed[1::2], strict=True):
-            question = q.ids[: room // 2]
-            first, last = _answer_pieces(c, asked.answers[0])
-            for start, stop in windows(len(c.ids), room=room - len(question)):
-                frame = reader.frame(question, c.ids[start:stop])
-                target = np.zeros((len(frame.ids), 2), np.float32)
-                inside = start <= first and last < stop
-                shift = frame.second - start
-                target[first + shift if inside else 0, 0] = 1
-                target[last + shift if inside else 0, 1] = 1
-                found.append(Row(frame, target))
-        return found
-
-    def score(self, reader: PieceReader, runner: Runner, *, max_length: int) -> Scores:
-        """Return f1 (words shared with the best accepted answer) and em (equal to one of them)."""
-        spans = SpanReader(reader, runner, batching=_batching(max_length))
-        reading = spans.windows.answers([(a.question, a.context) for a in self.data.dev])
-        exact, shared = [], []
-        for answer, asked in zip(spans.complete(reading), self.data.dev, strict=True):
-            accepted = [_bare(asked.context[a:b]) for a, b in asked.answers]
-            words = _bare(answer.text)
-            exact.append(words in accepted)
-            shared.append(max(_word_f1(words, gold) for gold in accepted))
-        return {"f1": round(float(np.mean(shared)), 5), "em": round(float(np.mean(exact)), 5)}
-
-
-def _answer_pieces(placed: Placed, answer: tuple[int, int]) -> tuple[int, int]:
-    """Return the first and last piece that touch the characters of an answer."""
-    touched = [i for i, (a, b) in enumerate(placed.places) if a < answer[1] and b > answer[0]]
-    return (touched[0], touched[-1]) if touched else (-1, -1)
-
-
-_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}«»—–…]")
-
-
-def _bare(text: str) -> tuple[str, ...]:
-    """Return the words of an answer without case and punctuation, as SQuAD's measure does."""
-    return tuple(_PUNCTUATION.sub(" ", text.lower()).split())
-
-
-def _word_f1(words: Sequence[str], gold: Sequence[str]) -> float:
-    common = sum((Counter(words) & Counter(gold)).values())
-    return 2 * common / (len(words) + len(gold)) if common else float(words == gold)

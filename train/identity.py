@@ -16,11 +16,10 @@ from rubert_lite.errors import InputError
 
 from .compared import CompareConfig, ComparedStudent, ComparedTask, line_of, tasks_of
 from .corpus import expand
-from .folders import Line, fingerprint_source
+from .folders import UNKNOWN, Line, fingerprint_source, fingerprint_weights
 from .stage import fingerprint_files
 
 MARK = " †"  # after the name of a row whose teacher is another training of the same settings
-_UNKNOWN = "unknown"
 
 
 def cell_identity(config: CompareConfig, student: ComparedStudent, task: ComparedTask) -> str:
@@ -80,10 +79,9 @@ def text_read(line: Line) -> str:
 
 
 def teacher_weights(config: CompareConfig) -> str:
-    """Identify the weights of the comparison's teacher; "unknown" where it was not made."""
+    """Identify the weights of the comparison's teacher as they lie there."""
     first = config.students[0]
-    made = line_of(config, first, first.seeds[0]).folder("04-student") / "model.safetensors"
-    return fingerprint_files([str(made)], whole=True) if made.is_file() else _UNKNOWN
+    return fingerprint_weights(line_of(config, first, first.seeds[0]).folder("04-student"))
 
 
 def check_text(current: Mapping[str, Any], text: str, results: Path) -> None:
@@ -121,4 +119,4 @@ def mark_teachers(current: Mapping[str, Any], teacher: str) -> dict[str, Any]:
 
 
 def _made(cell: Mapping[str, Any], part: str) -> str:
-    return str(cell.get("made_from", {}).get(part, _UNKNOWN))
+    return str(cell.get("made_from", {}).get(part, UNKNOWN))

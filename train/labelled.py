@@ -17,6 +17,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# What a model is judged by on the dev split, by task.
+SCORES = {
+    "classification": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
+    "token-classification": ("f1", "precision", "recall"),
+    "question-answering": ("f1", "em"),
+}
+
 
 @dataclass(frozen=True)
 class Example:
@@ -73,11 +80,11 @@ def read_labelled(
     names = names or {}
     raw = [(path, list(_classes(path, keys))) for path in (train, dev)]
     if names:
-        unknown = {label for _, rows in raw for *_, label in rows} - set(names)
-        if unknown:
-            raise InputError(
-                f"{train}: label {sorted(unknown)[0]!r} is not in finetune.labels: add it"
-            )
+        for path, rows in raw:
+            if unknown := {label for *_, label in rows} - set(names):
+                raise InputError(
+                    f"{path}: label {sorted(unknown)[0]!r} is not in finetune.labels: add it"
+                )
     _need_some(dev, raw[1][1])
     labels = tuple(sorted({names.get(label, label) for *_, label in raw[0][1]}))
     if len(labels) < 2:
@@ -114,7 +121,7 @@ def _classes(path: Path, keys: Keys) -> Iterator[tuple[str, str | None, str]]:
             if not isinstance(record[key], str):
                 kind = type(record[key]).__name__
                 raise InputError(f"{place}: {key!r} is a {kind}, expected a string")
-        if not isinstance(record[keys.label], str | int) or record[keys.label] == "":
+        if type(record[keys.label]) not in (str, int) or record[keys.label] == "":
             raise InputError(
                 f"{place}: label {record[keys.label]!r}: expected a string or a whole number"
             )
@@ -144,8 +151,10 @@ def read_tagged(train: Path, dev: Path) -> Labelled[Tagged]:
     kinds = sorted({kind for row in splits[0] for *_, kind in row.spans})
     if not kinds:
         raise InputError(f"{train}: no entities")
-    unknown = {kind for row in splits[1] for *_, kind in row.spans} - set(kinds)
-    if unknown:
+    judged = {kind for row in splits[1] for *_, kind in row.spans}
+    if not judged:
+        raise InputError(f"{dev}: no entities: expected some to judge by")
+    if unknown := judged - set(kinds):
         raise InputError(f"{dev}: entity {sorted(unknown)[0]!r} does not occur in {train}")
     labels = ("O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI"))
     return Labelled(splits[0], splits[1], labels)
@@ -161,7 +170,7 @@ def _tagged(place: str, record: Mapping[str, Any]) -> Tagged:
     for entity in record["entities"]:
         given = entity if isinstance(entity, dict) else {}
         start, end, kind = (given.get(k) for k in ("start", "end", "label"))
-        if type(start) is not int or type(end) is not int or not isinstance(kind, str):
+        if type(start) is not int or type(end) is not int or not (kind and type(kind) is str):
             raise InputError(f"{place}: entities: expected numbers start and end, string label")
         spans.append((start, end, kind))
     edge = 0
@@ -202,14 +211,15 @@ def _from_tags(place: str, record: Mapping[str, Any]) -> Tagged:
 def read_asked(train: Path, dev: Path) -> Labelled[Asked]:
     """Read two files in SQuAD's format (JSON, may be compressed).
 
-    An answer that does not stand where the file says is left out, with a warning; so is a question
-    without any. Raises InputError for another format and a file without answered questions.
+    An answer that does not stand where the file says is left out, and so is a question without
+    any (as SQuAD 2 has them), each with a warning. Raises InputError for another format and a file
+    without answered questions.
     """
     return Labelled(_asked(train), _asked(dev), ("start", "end"))
 
 
 def _asked(path: Path) -> list[Asked]:
-    found, misplaced = [], 0
+    found, misplaced, unanswered = [], 0, 0
     try:
         for article in json.loads(read_whole(path))["data"]:
             for paragraph in article["paragraphs"]:
@@ -219,12 +229,20 @@ def _asked(path: Path) -> list[Asked]:
                     places = sorted((a, a + len(t)) for a, t in answers if t)
                     right = [(a, b) for a, b in places if a >= 0 and (a, context[a:b]) in answers]
                     misplaced += len(places) - len(right)
+                    unanswered += not places
                     if right:
                         found.append(Asked(str(entry["question"]), context, tuple(right)))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not SQuAD's format: {error!r}") from error
     if misplaced:
         logger.warning("%s: %d answers do not stand where they should: left out", path, misplaced)
+    if unanswered:
+        logger.warning(
+            "%s: %d questions without an answer are left out: nothing learns to say that there is"
+            " none, and no score counts them",
+            path,
+            unanswered,
+        )
     if not found:
         raise InputError(f"{path}: no questions with answers")
     return found

@@ -30,6 +30,7 @@ from .initialise import (
 from .layers import Parts, layer_parts, layer_stack
 from .links import link, link_vocabularies
 from .measured import measured_layers, measured_parts
+from .precision import autocast
 from .recipe import Pair
 from .shards import iter_shards
 from .student import Shape, build, default_device, freeze, hidden_size, load_masked_lm, output_rows
@@ -123,8 +124,7 @@ def _measure(
     texts = Texts.open(line.folder("03-shards"), "train")
     layers = selected_layers(size["layers"], c.layers)
     if c.initial_layers == "measured":
-        half = line.config.distil.precision == "bf16"  # as it will be trained
-        with torch.autocast(default_device().type, torch.bfloat16, enabled=half):
+        with autocast(line.config.distil.precision, default_device()):  # as it will be trained
             layers = measured_layers(
                 whole, c.layers, lambda: validate(texts, pair, batches=_MEASURED)["mlm"]
             )

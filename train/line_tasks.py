@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from .answers import Answers
 from .batches import Texts
 from .checkpoint import write_checkpoint
 from .config import FinetuneConfig
@@ -12,7 +13,7 @@ from .corpus_text import clean_text
 from .distil import distil
 from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
-from .heads import Answers, Classes, Entities
+from .heads import Classes, Entities
 from .labelled import Keys, few, read_asked, read_labelled, read_tagged
 from .line_start import join_models
 from .loop import Schedule
@@ -65,6 +66,8 @@ def learn_task_words(
     """Distil the student of a line further on the texts of a task, from a teacher tuned on it.
 
     GLMD's first task stage (arXiv 2306.06625): the losses are those of the line, no label is read.
+    Its teacher there was tuned to fill in the answer as a word; `teacher` here was tuned through a
+    linear head, and keeps the masked-LM head that it had before.
     `folder` becomes a checkpoint and a stage.
     """
     c = line.config.distil

@@ -10,6 +10,7 @@ from typing import Generic, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,6 +18,8 @@ from rubert_lite.errors import ConfigError
 
 from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
 from .optimizer import optimizers_of
+from .precision import Precision, worth_it
+from .student import default_device
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class Schedule:
     clip_norm: float = 5.0
     beta2: float = 0.98
     epsilon: float = 1e-6
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     seed: int = 42
     checkpoint_steps: int = 500
     validate_steps: int = 500
@@ -88,9 +91,12 @@ class Job(Generic[Item]):
 
 def accelerator_of(schedule: Schedule) -> Accelerator:
     """Return the devices and processes of a run: a GPU where there is one."""
-    if schedule.precision == "bf16":
+    precision = worth_it(schedule.precision, default_device())
+    if precision == "bf16":
         torch.set_float32_matmul_precision("high")  # what stays float32 may use TF32 on a GPU
-    return Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
+    # A process may have run a stage with another precision before.
+    AcceleratorState._reset_state()  # it has no public name
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
 
 
 def run_job(

@@ -124,7 +124,10 @@ def total(losses: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
 def _teacher_input(
     batch: Batch, masked: Tensor, recipe: Recipe, vocabularies: Vocabularies
 ) -> Tensor:
-    """Give the teacher the clean text, or mask every group in which the student sees a mask."""
+    """Give the teacher the clean text, or mask every group of a place that was drawn.
+
+    The student sees a mask at 80% of those, as BERT did; the teacher always.
+    """
     if not recipe.mask_teacher:
         return batch.teacher_ids
     groups = int(torch.maximum(batch.teacher_group.max(), batch.student_group.max())) + 1
@@ -200,16 +203,16 @@ def _reduce(
     ids, mask, owner = split_teacher_pieces(
         batch.teacher_ids, batch.teacher_mask, pair.vocabularies.splits
     )
-    if (
-        ids.shape[1] > limit
-    ):  # the rare text that grows past the student: those positions are left out
+    count = int(batch.teacher_mask.sum())
+    whole = torch.bincount(owner, minlength=count)
+    if ids.shape[1] > limit:
+        # The rare text that grows past the student: what does not fit whole is left out.
         kept = torch.nonzero(mask)[:, 1] < limit
         ids, mask, owner = ids[:, :limit], mask[:, :limit], owner[kept]
     states = encoder_states(student, ids, mask)
-    count = int(batch.teacher_mask.sum())
     sizes = torch.bincount(owner, minlength=count)
     chosen = _sample(count, recipe.positions, generator)
-    chosen = chosen[sizes[chosen] > 0]
+    chosen = chosen[(sizes[chosen] > 0) & (sizes[chosen] == whole[chosen])]
     mean = recipe.combine == "mean"
     # The output head works on transformed vectors; summing before or after it is the same only
     # there.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .folders import Line
+from .folders import Line, fingerprint_weights
 from .sentence_recipe import Sources
 from .stage import library_versions
 from .student import count_parameters
@@ -26,6 +26,7 @@ def provenance(line: Line, metrics: dict[str, float], student: torch.nn.Module) 
         teacher = line.teacher if not Path(line.teacher).is_dir() else Path(line.teacher).name
     return {
         "teacher": teacher,
+        "teacher_weights": fingerprint_weights(Path(line.teacher)) if line.teacher else "",
         "lineage": _lineage(line.teacher),
         "license": line.config.license,
         "corpora": [

@@ -31,7 +31,8 @@ class Recipe:
     temperature: float = 2.0
     tail: bool = False  # keep teacher mass outside the shared classes as one more class
     mask_teacher: bool = False  # the teacher sees the masks, too, so its answers are predictions
-    # Where match and plain compare: everywhere (as published), or where the student sees a mask
+    # Where match and plain compare: everywhere (as published), or at the places drawn to be masked,
+    # of which the student sees 80% as [MASK]; states over whole words are compared everywhere
     compare: Literal["all", "masked"] = "all"
     positions: int = 1024  # compared positions a micro-batch at most, drawn anew each time
     mask_share: float = 0.15

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from .precision import Precision
 from .section import Section
 
 
@@ -119,7 +120,7 @@ class SentenceConfig(Section):
     decay: Literal["constant", "linear", "cosine"] = "linear"
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"  # bf16 where the device has units for it, float32 elsewhere
     seed: int = 42
     checkpoint_steps: int = Field(250, ge=1)
     validate_steps: int = Field(500, ge=1)

@@ -18,6 +18,7 @@ from .baselines import hashed_tfidf, static_encoder, static_rows
 from .corpus import expand
 from .encoders import USE, open_encoder, package_version
 from .folders import fingerprint_source
+from .hub import looks_local
 from .pairs import read_lines
 from .section import Section
 from .stage import fingerprint_files
@@ -49,7 +50,7 @@ class SystemConfig(Section):
         if self.path == USE:
             return "" if package_version(USE) else f"package {USE}"
         paths = [self.pairs, self.cache, self.rotation]
-        if self.kind != "encoder" or self.path.count("/") > 1:  # names on a hub have one at most
+        if self.kind != "encoder" or looks_local(self.path):
             paths.append(self.path)
         return next((p for p in paths if p and not Path(p).exists()), "")
 

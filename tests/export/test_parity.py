@@ -9,7 +9,14 @@ from transformers import AutoModel
 
 from export.cases import make_cases
 from export.fast import build
-from export.parity import check, measure, measure_portable, reference, summarize
+from export.parity import (
+    check,
+    measure,
+    measure_portable,
+    probability_moved,
+    reference,
+    summarize,
+)
 from export.portable import export_portable
 from export.sample import TEXTS
 from export.weights import read_weights
@@ -180,3 +187,12 @@ def test_labels_that_do_not_follow_torch_are_refused(tmp_path, task):
         check("fp32", found, cases)
     with pytest.raises(PackageError, match="probabilities differ by nan"):
         check("fp32", dataclasses.replace(found, chances=float("nan")), cases)
+
+
+@pytest.mark.parametrize("labels", [2, 7, 100])
+def test_wrong_predictions_count_alike_among_few_labels_and_many(labels):
+    right, wrong = (np.eye(labels, dtype=np.float32)[[k, k]] * 100 for k in (0, 1))
+    assert probability_moved(right, right) == 0
+    assert probability_moved(wrong, right) == pytest.approx(1)
+    half = np.stack([wrong[0], right[0]])
+    assert probability_moved(half, right) == pytest.approx(0.5)

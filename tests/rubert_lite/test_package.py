@@ -162,6 +162,7 @@ def test_linked_directory_opens(make_package: Any, tmp_path: Path) -> None:
         ({"vocab_size": 0}, "vocab_size = 0"),
         ({"task": "poetry"}, "task 'poetry'"),
         ({"task": "classification"}, "without labels"),
+        ({"task": "question-answering", "labels": ["a", "b", "c"]}, "expected two, the ends"),
         ({"labels": [1]}, "labels are not all strings"),
         ({"labels": ["a", "a"]}, "a label stands twice"),
         ({"labels": ["a\x1b[31m"]}, "labels are not all printable"),

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rubert_lite.errors import ConfigError, InputError, RubertLiteError
 from train import compare as module
+from train import line_tasks
 from train.compare import compare, compare_at_once
 from train.compare_speed import measure_speed
 from train.compared import load_comparison, rows_of, tasks_of
@@ -25,11 +27,11 @@ def config(comparison):
 def test_a_table_is_there_after_every_cell(config, monkeypatch):
     tune, told = module._tune, []
 
-    def killed(config, student, seed, task, line):
+    def killed(config, student, seed, task, line, identity):
         if told:
             raise KeyboardInterrupt
         told.append(task.name)
-        return tune(config, student, seed, task, line)
+        return tune(config, student, seed, task, line, identity)
 
     monkeypatch.setattr(module, "_tune", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -215,6 +217,40 @@ def test_a_row_of_soft_labels_asks_for_its_teacher_first(config):
     with pytest.raises(InputError, match=r"is not there: run --only 'teacher' --task \w+ first"):
         compare(config, only=["match, soft"])
     assert not [*Path("runs").rglob("04-student")]  # before anything was trained
+
+
+def test_a_teacher_that_other_settings_tuned_is_refused(config, tmp_path):
+    """What soft labels came from decides what they are worth."""
+    compare(config, only=["teacher"], tasks=["food"])
+    (tmp_path / "c.toml").write_text(COMPARISON.replace("epochs = 1\n[[s", "epochs = 2\n[[s"))
+    other = load_comparison(tmp_path / "c.toml")
+    with pytest.raises(InputError, match="was made by other settings: run --only 'teacher'"):
+        compare(other, only=["match, soft"])
+    compare(other, only=["teacher"], tasks=["food"])
+    compare(other, only=["match, soft"])
+    cells = json.loads(Path("results.json").read_text())["match, soft"]["seeds"]["1"]["tasks"]
+    assert set(cells) == {"food"}
+
+
+def test_who_taught_a_row_is_what_taught_it_then(config, monkeypatch):
+    """A teacher that was trained again is another one for new students alone."""
+    compare(config, only=["match"], seeds=[1], tasks=["food"])
+    weights = Path("runs/teacher/04-student/model.safetensors")
+    tensors = load_file(weights)
+    name = next(n for n in tensors if n.endswith("LayerNorm.weight"))
+    save_file({**tensors, name: tensors[name] + 1}, weights, {"format": "pt"})
+    compare(config, only=["match"], tasks=["mood"])  # seed 2 is trained now
+    seeds = json.loads(Path("results.json").read_text())["match"]["seeds"]
+    first, second = (seeds[s]["tasks"]["mood"]["made_from"]["teacher"] for s in "12")
+    assert first == seeds["1"]["tasks"]["food"]["made_from"]["teacher"] != second
+
+
+def test_force_tunes_anew_what_lies_there(config, monkeypatch):
+    tuned, tune = [], line_tasks.finetune
+    monkeypatch.setattr(line_tasks, "finetune", lambda *a, **k: tuned.append(a) or tune(*a, **k))
+    for force in (False, False, True):
+        compare(config, only=["teacher"], tasks=["food"], force=force)
+    assert len(tuned) == 2
 
 
 def test_first_seeds_come_first(config):

@@ -66,12 +66,43 @@ def test_contradictions_are_told_together(tmp_path):
         ("compare = 'masked'\nalignment = 'match'\nmlm = 0.0", "nothing is masked"),
         ("hidden_at = 'words'\nalignment = 'reduce'\nhidden = 1.0", "expected match"),
         ("hidden_at = 'words'\nalignment = 'match'", "without a weight"),
+        ("tail = true\nalignment = 'match'", "all pieces of the student are shared"),
+        ("tail = true\nalignment = 'reduce-map'", "it compares all classes"),
+        ("span = 1.0\nmask_exponent = 0.7", "words are masked then"),
+        ("contrastive = 1.0\nnegatives = 0", "nothing to be told from"),
     ],
 )
 def test_places_are_compared_where_there_are_any(tmp_path, distil, message):
     text = BASE + f"[teacher]\npath = 'x'\n[distil]\n{distil}\n"
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text)
+
+
+TASK = """
+[finetune]
+name = "a"
+train = "a"
+dev = "a"
+license = "CC0"
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ('task = "token-classification"\nbalance = true', "balance is of classification, not of"),
+        ('task = "token-classification"\nlabels = { a = "b" }', "labels is of classification"),
+        ('task = "question-answering"\npair = "b"', "pair is of classification"),
+        ('task = "question-answering"\nsoft = "x"', "soft: not for question-answering"),
+        ('task = "token-classification"\nmetric = "macro_f1"', "has f1, precision, recall"),
+        ('metric = "f2"', "classification has accuracy, macro_f1, weighted_f1, mcc"),
+    ],
+)
+def test_settings_that_a_task_does_not_read_are_refused(tmp_path, task, message):
+    text = BASE + f"[distil]\nalignment = 'none'\n{TASK}"
+    assert load(tmp_path, text).finetune is not None
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text + task)
 
 
 @pytest.mark.parametrize(

@@ -55,17 +55,17 @@ def folder(tmp_path):
 @pytest.fixture(params=[False, True], ids=["fp32", "bf16"])
 def half(request, monkeypatch):
     """Of processors, some multiply in half precision."""
-    monkeypatch.setattr(encoders, "_multiplies_bfloat16", lambda _: request.param)
+    monkeypatch.setattr(encoders, "multiplies_bfloat16", lambda _: request.param)
     return request.param
 
 
 def test_a_mean_pooled_bert_gives_the_vectors_of_sentence_transformers(folder, monkeypatch):
-    monkeypatch.setattr(encoders, "_multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr(encoders, "multiplies_bfloat16", lambda _: False)
     assert _mean_pooled_length(folder) == 12
     found = _open_mean_pooled(folder, 12)(TEXTS)
     expected = open_encoder(str(folder))(TEXTS)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    monkeypatch.setattr(encoders, "_multiplies_bfloat16", lambda _: True)
+    monkeypatch.setattr(encoders, "multiplies_bfloat16", lambda _: True)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # is not needed
     rounded = open_encoder(str(folder))(TEXTS)
     assert 1e-5 < np.abs(rounded - expected).max() < 0.02

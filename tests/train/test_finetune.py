@@ -9,44 +9,23 @@ from export.pack import export
 from export.unpack import unpack
 from rubert_lite import load
 from rubert_lite.errors import ConfigError, InputError
-from tests.train.conftest import wordpiece
 from train.checkpoint import read_metrics, write_checkpoint
-from train.finetune import Tuning, finetune
-from train.heads import Answers, Classes, Entities, class_weights, word_labels
+from train.finetune import Tuning, _loss, finetune
+from train.heads import Classes, Entities, class_scores, class_weights, word_labels
 from train.labelled import (
-    Asked,
     Example,
     Labelled,
     Tagged,
 )
-from train.student import Shape, build, load_masked_lm
-from train.tuned import open_reader
+from train.student import load_masked_lm
+from train.tuned import Tuned, open_reader, pad
 
-PIECES = ("привет", "мир", "дом", "сад")
+from .toy_tuning import PIECES, write_tiny
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    spec = wordpiece(*PIECES)
-    folder = tmp_path / "source"
-    folder.mkdir()
-    text = json.dumps(spec, ensure_ascii=False)
-    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    (folder / "vocabulary.json").write_text("{}", encoding="utf-8")
-    torch.manual_seed(0)
-    shape = Shape(
-        vocab_size=len(spec["model"]["vocab"]),
-        layers=1,
-        hidden_size=16,
-        heads=2,
-        ffn_size=32,
-        max_length=32,
-        dropout=0.0,
-    )
-    out = tmp_path / "checkpoint"
-    out.mkdir()
-    write_checkpoint(out, build(shape), folder, provenance={"teacher": "none"})
-    return out
+    return write_tiny(tmp_path)
 
 
 def labelled(*counts: int) -> Classes:
@@ -105,6 +84,26 @@ def test_balanced_classes_weigh_the_same_in_sum():
     assert float(weights @ np.array([90.0, 9.0, 1.0])) == pytest.approx(100)
 
 
+def test_a_rare_class_has_its_share_of_the_loss_in_small_batches(checkpoint, monkeypatch):
+    """Texts that are all alike: with half of the weight each, neither class wins."""
+    rows = [Example("привет дом", None, int(k % 50 == 7)) for k in range(400)]
+    kind = Classes(Labelled(rows, rows, ("common", "rare")), balance=True)
+    given = kind.rows(open_reader(checkpoint, 12), max_length=12)
+    model = load_masked_lm(checkpoint)
+    tuned = Tuned(model, torch.nn.Linear(16, 2), kind.task, kind.labels, 12)
+    gradients = []
+    for size in (len(given), 20):
+        tuned.head.zero_grad()
+        for k in range(0, len(given), size):
+            batch = given[k : k + size]
+            loss = _loss(tuned, batch, Tuning(), None, range(size)) * size / len(given)
+            loss.backward()
+        gradients.append(tuned.head.bias.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=0)
+    chances = torch.softmax(tuned.logits(*(x for x in pad(given[:1])[:3]), 0.0), -1)[0]
+    torch.testing.assert_close(gradients[0], chances - 0.5, atol=1e-5, rtol=0)
+
+
 def test_balance_finds_a_rare_class(checkpoint, tmp_path):
     """Of two texts one is always common, the other is rare in two cases of five."""
     common, mixed = "привет дом", "мир дом"
@@ -130,6 +129,13 @@ def tagged() -> Entities:
     return Entities(Labelled(rows, rows, ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")))
 
 
+def test_entities_that_are_no_whole_words_are_counted(checkpoint, caplog):
+    texts = [Tagged("дом мир", ((0, 3, "X"), (4, 6, "X"))), Tagged("(сад)", ((1, 4, "X"),))]
+    kind = Entities(Labelled(texts, texts, ("O", "B-X", "I-X")))
+    kind.rows(open_reader(checkpoint, 12), max_length=12)
+    assert "1 of 3 entities are no whole words" in caplog.text
+
+
 def test_entities_are_learnt_from_their_context(checkpoint, tmp_path):
     options = {"freeze_encoder": False, "epochs": 80, "learning_rate": 0.01, "batch_size": 3}
     scores = run(checkpoint, tagged(), tmp_path / "out", **options)
@@ -153,33 +159,6 @@ def test_word_labels_belong_to_the_first_piece_of_each_word(checkpoint):
     marks = list(word_labels(placed, ((8, 19, "X"), (20, 23, "X"))))
     assert [placed.words[i] for i, _ in marks] == sorted(set(placed.words))
     assert [m for _, m in marks] == ["O", "O", "B-X", "I-X", "B-X"]
-
-
-def test_answers_are_learnt_and_read_in_windows(checkpoint, tmp_path):
-    """The answer is the word after "сад", wherever it stands."""
-    rows = []
-    for word in ("мир", "дом"):
-        for before in range(0, 12, 2):
-            context = "привет " * before + f"сад {word} " + "привет " * (12 - before)
-            start = context.index("сад") + 4
-            rows.append(Asked("привет", context, ((start, start + 3),)))
-    kind = Answers(Labelled(rows, rows, ("start", "end")))
-    options = {"freeze_encoder": False, "learning_rate": 0.01, "batch_size": 8, "max_length": 14}
-    scores = run(checkpoint, kind, tmp_path / "out", epochs=60, **options)
-    assert scores["f1"] == scores["em"] == 1.0
-    package = export(tmp_path / "out", tmp_path / "package", variants=("fp32",)).path
-    (found,) = load(package).answer([("привет", "привет привет сад дом привет")])
-    assert (found.text, found.start) == ("дом", 18)
-
-
-def test_windows_without_the_answer_point_at_their_beginning(checkpoint):
-    asked = Asked("дом", "привет " * 20 + "мир", ((140, 143),))
-    kind = Answers(Labelled([asked], [asked], ("start", "end")))
-    rows = kind.rows(open_reader(checkpoint, 12), max_length=12)
-    ends = [tuple(r.target.argmax(0)) for r in rows]
-    assert set(ends[:-1]) == {(0, 0)} and len(rows) > 2
-    last, _ = ends[-1]
-    assert last == len(rows[-1].pieces.ids) - 2 and ends[-1][0] == ends[-1][1]
 
 
 def test_a_tuned_teacher_takes_the_place_of_the_labels(checkpoint, tmp_path):
@@ -220,6 +199,34 @@ def test_it_stops_when_dev_gets_no_better(checkpoint, tmp_path):
     run(checkpoint, labelled(12, 12), out, epochs=50, patience=2, learning_rate=0.05, batch_size=4)
     scores = [r["macro_f1"] for r in read_metrics(out / "metrics.jsonl")]
     assert len(scores) < 50 and max(scores) == scores[-3]
+
+
+def test_a_loss_that_is_no_number_ends_it(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="not finite in epoch 1: lower finetune.learning_rate"):
+        run(checkpoint, labelled(40, 40), tmp_path / "out", learning_rate=1e38, batch_size=4)
+    assert not (tmp_path / "out" / "head.safetensors").exists()
+
+
+def test_a_head_on_a_frozen_encoder_leaves_it_its_length(checkpoint, tmp_path):
+    """One model encodes and does its task: its vectors of long texts stay, too."""
+    for frozen, length in ((True, 32), (False, 8)):
+        out = tmp_path / str(frozen)
+        run(checkpoint, labelled(8, 8), out, epochs=1, max_length=8, freeze_encoder=frozen)
+        package = export(out, tmp_path / f"{frozen}-package", variants=("fp32",))
+        assert package.manifest.max_length == length
+    again = tmp_path / "again"
+    again.mkdir()
+    write_checkpoint(again, load_masked_lm(tmp_path / "False"), checkpoint, provenance={})
+    assert "tuned_max_length" not in json.loads((again / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [([0, 0, 1, 1], 1), ([0, 0, 1, 2], 5 / 6), ([0, 0, 1, 0], 11 / 15)]
+)
+def test_macro_f1_is_of_the_classes_that_are_there(said, expected):
+    """A class that is only predicted does not change what is averaged."""
+    found = class_scores(np.array(said), [0, 0, 1, 1])["macro_f1"]
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_unknown_metric_is_told(checkpoint, tmp_path):

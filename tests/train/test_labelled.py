@@ -16,7 +16,14 @@ from train.labelled import Asked, Keys, Tagged, few, read_asked, read_labelled, 
         ([{"text": "а", "label": None}], [], {}, "label None: expected a string or a whole"),
         ([{"text": "а", "label": 1.0}], [], {}, "label 1.0: expected a string or a whole"),
         ([{"text": "а", "label": [1]}], [], {}, r"label \[1\]: expected a string or a whole"),
+        ([{"text": "а", "label": True}], [], {}, "label True: expected a string or a whole"),
         ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {}, "no records: expected"),
+        (
+            [{"text": "а", "label": 1}, {"text": "б", "label": 2}],
+            [{"text": "в", "label": 3}],
+            {"1": "x", "2": "y"},
+            r"dev\.jsonl: label '3' is not in finetune.labels",
+        ),
         ([{"text": "а", "label": 1}, {"text": "б", "label": 2}], [], {"1": "x"}, "label '2'"),
         (
             [{"text": "а", "label": 1}, {"text": "б", "label": 2}],
@@ -69,6 +76,7 @@ def test_entities_are_read_from_tags_and_from_places(tmp_path):
         ({"text": "а"}, "no 'entities'"),
         ({"text": "а", "entities": [{"start": 0}]}, "expected numbers start and end"),
         ({"text": "а", "entities": [{"start": 0, "end": 2, "label": "X"}]}, "X at 0..2: outside"),
+        ({"text": "а", "entities": [{"start": 0, "end": 1, "label": ""}]}, "expected numbers"),
         ({"text": "а", "entities": []}, "no entities"),
     ],
 )
@@ -76,6 +84,13 @@ def test_bad_entities_are_told(tmp_path, record, message):
     path = records(tmp_path / "t.jsonl", record)
     with pytest.raises(InputError, match=message):
         read_tagged(path, path)
+
+
+def test_entities_are_needed_to_judge_by(tmp_path):
+    has = records(tmp_path / "t.jsonl", {"tokens": ["а"], "tags": ["B-X"]})
+    none = records(tmp_path / "d.jsonl", {"tokens": ["а"], "tags": ["O"]})
+    with pytest.raises(InputError, match=r"d\.jsonl: no entities: expected some to judge by"):
+        read_tagged(has, none)
 
 
 def squad(path, *answers, context="дом и сад"):
@@ -92,9 +107,21 @@ def test_questions_are_read_from_squads_format(tmp_path, caplog):
     assert "1 answers do not stand where they should" in caplog.text
     with pytest.raises(InputError, match="no questions with answers"):
         read_asked(squad(path, bad), path)
-    path.write_text("[]")
-    with pytest.raises(InputError, match="not SQuAD's format"):
-        read_asked(path, path)
+    endless = {"answer_start": float("inf"), "text": "сад"}
+    for text in ("[]", squad(tmp_path / "e.json", endless).read_text()):
+        path.write_text(text)
+        with pytest.raises(InputError, match="not SQuAD's format"):
+            read_asked(path, path)
+
+
+def test_questions_without_an_answer_are_counted(tmp_path, caplog):
+    path = squad(tmp_path / "s.json", {"answer_start": 6, "text": "сад"})
+    data = json.loads(path.read_text())
+    qas = data["data"][0]["paragraphs"][0]["qas"]
+    qas += [{"id": "2", "question": "?", "answers": [], "is_impossible": True}] * 3
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert len(read_asked(path, path).train) == 1
+    assert "3 questions without an answer are left out" in caplog.text
 
 
 def test_few_are_drawn_from_everywhere_and_the_same_each_time(tmp_path):

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from train import optimizer as made_by
 from train.checkpoint import Trainee, load_state, save_state
-from train.optimizer import optimizers_of
+from train.optimizer import optimizers_of, orthogonal
 from train.student import Shape, build
 
 SETTINGS = {"learning_rate": 0.01, "weight_decay": 0.1, "beta2": 0.98, "epsilon": 1e-6}
@@ -52,6 +53,46 @@ def test_a_step_of_muon_moves_all_directions_alike_and_as_far_as_adamw():
     assert values.max() < 4 * values.median()  # the gradient's: hundreds of times
     assert 0.1 < step.square().mean().sqrt() < 0.4  # AdamW's steps: 0.2 to 0.4 times its rate
     assert adamw.param_groups[0]["lr"] == muon.param_groups[0]["lr"]
+
+
+def test_in_float32_it_is_what_torch_computes(monkeypatch):
+    """But for the rounding of bfloat16; and it goes on from the same state."""
+    ends = []
+    for has in (True, False):
+        monkeypatch.setattr(made_by, "multiplies_bfloat16", lambda _, has=has: has)
+        given = modules()
+        made = optimizers_of(given, kind="muon", **SETTINGS)
+        assert (type(made[1]) is torch.optim.Muon) == has
+        train(given, made, range(3))
+        ends.append((given, made[1]))
+    (torchs, muon), (ours, float32) = ends
+    start = modules()["student"].state_dict()
+    for (name, a), b in zip(
+        torchs["student"].named_parameters(), ours["student"].parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=5e-3, rtol=0)  # of three steps of 0.01
+        if "lin1.weight" in name:
+            assert (a - start[name]).abs().max() > 0.01
+            turned = [x - start[name] for x in (a, b)]
+            assert torch.cosine_similarity(*(x.flatten() for x in turned), dim=0) > 0.999
+    states = [o.state_dict() for o in (muon, float32)]
+    assert [list(s) for s in states[0]["state"].values()] == [
+        list(s) for s in states[1]["state"].values()
+    ]
+    float32.load_state_dict(states[0])
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 9), (9, 5)])
+def test_singular_values_come_near_one(shape):
+    torch.manual_seed(1)
+    matrix = torch.randn(shape)
+    turned = orthogonal(matrix, (3.4445, -4.775, 2.0315), steps=5, epsilon=1e-7)
+    assert turned.shape == matrix.shape
+    values = torch.linalg.svdvals(turned)
+    assert values.min() > 0.5 and values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ turned @ v.T  # the same directions
+    torch.testing.assert_close(inner, torch.diag(inner.diag()), atol=1e-4, rtol=0)
 
 
 def train(given, optimizers, steps):
