@@ -173,6 +173,10 @@ def _open(graph: bytes, device: Device, lanes: int) -> _Live:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors; the provider check below says the rest
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Products of int8 overflow 16 bits on x86 CPUs without VNNI: a vector there had cosine 0.9989
+    # with float32 instead of 0.9997. Those that do not take longer; on CPUs with VNNI
+    # this changes nothing.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     # A graph given as bytes would look for external data in the current directory: a folder that
     # cannot exist refuses it.
     options.add_session_config_entry(

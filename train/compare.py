@@ -106,8 +106,8 @@ def _compute(
         if row.get("facts", {}).get("shape") != shape_of(line):  # else nothing has changed
             row["facts"] = _facts(line)
         cells = row["seeds"].setdefault(str(seed), {"tasks": {}})
-        cells["distil"] = metrics
         about = {"identity": identity, "made_from": origin, "seconds": seconds}
+        about |= {"distil": metrics}  # of this student: other settings make another one
         cells["tasks"][task.name] = about | scores
         write_json(path, results)
     report(config, wait=False)

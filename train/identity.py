@@ -67,7 +67,9 @@ def current_cells(config: CompareConfig, results: Mapping[str, Any]) -> dict[str
         for seed in map(str, student.seeds):
             found = row["seeds"].get(seed, {"tasks": {}})
             tasks = {n: c for n, c in found["tasks"].items() if c["identity"] == wanted.get(n)}
-            seeds[seed] = {"tasks": tasks} | ({"distil": found.get("distil", {})} if tasks else {})
+            # Cells had no measures of their own once: the seed had those of the last student.
+            measured = [c.get("distil", found.get("distil", {})) for c in tasks.values()]
+            seeds[seed] = {"tasks": tasks} | ({"distil": measured[0]} if measured else {})
         current[student.name] = {"facts": row["facts"], "seeds": seeds}
     return current
 

@@ -46,4 +46,5 @@ def link_vocabularies(
         pad_id=ids["[PAD]"],
         mask_id=ids["[MASK]"],
         teacher_mask_id=base["model"]["vocab"]["[MASK]"],
+        teacher_unk_id=base["model"]["vocab"]["[UNK]"],
     )

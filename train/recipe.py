@@ -53,6 +53,7 @@ class Vocabularies:
     pad_id: int
     mask_id: int
     teacher_mask_id: int
+    teacher_unk_id: int
 
     def to(self, device: torch.device) -> "Vocabularies":
         """Move the tensors to a device."""
@@ -66,6 +67,7 @@ class Vocabularies:
             self.pad_id,
             self.mask_id,
             self.teacher_mask_id,
+            self.teacher_unk_id,
         )
 
 

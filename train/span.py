@@ -34,7 +34,8 @@ def mask_groups(
 ) -> MaskedGroups:
     """Mask every piece of ceil(share * groups) groups, drawn alike.
 
-    Groups in which the student has a special piece ([CLS], [SEP], [UNK]) are never drawn.
+    Groups in which the student has a special piece ([CLS], [SEP], [UNK]) are never drawn, nor those
+    in which the teacher has [UNK]: it says nothing of the text there.
     """
     width = _groups(batch)
     rows = len(batch.student_ids)
@@ -47,6 +48,8 @@ def mask_groups(
     free = marked(batch.student_group, batch.student_mask)
     free &= marked(batch.teacher_group, batch.teacher_mask)
     free &= ~marked(batch.student_group, special)
+    unknown = (batch.teacher_ids == vocabularies.teacher_unk_id) & batch.teacher_mask
+    free &= ~marked(batch.teacher_group, unknown)
     noise = torch.rand(free.shape, generator=generator, device=generator.device).to(free.device)
     count = math.ceil(share * int(free.sum()) - 1e-9)
     chosen = torch.zeros_like(free)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,21 @@ def test_whole_groups_are_masked_on_both_sides(tmp_path, write_tokenizer):
     real = batch.student_mask & ~special
     groups = sum(len(batch.student_group[r][real[r]].unique()) for r in range(30))
     assert masked == math.ceil(0.3 * groups)
+
+
+def test_words_that_the_teacher_cannot_read_are_not_drawn(tmp_path, write_tokenizer):
+    batch = shards_of(tmp_path, write_tokenizer, TEACHER, STUDENT).batch(range(30))
+    vocabularies = pair_of(TEACHER, STUDENT).vocabularies
+    all_of_them = mask_groups(batch, vocabularies, share=1.0, generator=seeded())
+    ids = batch.teacher_ids.clone()
+    ids[:, 2] = vocabularies.teacher_unk_id
+    blind = replace(batch, teacher_ids=ids)
+    found = mask_groups(blind, vocabularies, share=1.0, generator=seeded())
+    assert all_of_them.teacher_places[:, 2].any() and not found.teacher_places[:, 2].any()
+    lost = batch.teacher_group[:, 2:3] == batch.student_group
+    assert not (found.student_places & lost).any()
+    kept = all_of_them.student_places & ~lost
+    assert torch.equal(found.student_places, kept)
 
 
 def test_binary_match_of_a_worked_row():
