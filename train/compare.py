@@ -123,7 +123,7 @@ def _check_teacher(
         state = "was made by other settings" if made else "is not there"
         raise InputError(
             f"{student.name}: learns from the teacher tuned on {task.name}, and {knows} {state}:"
-            f" run --only {teacher.name!r} --task {task.name} --force first"
+            f" run --only {teacher.name!r} --task {task.name} first, with --force if it has a score"
         )
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from huggingface_hub import InferenceClient
 
-from rubert_lite import load
+from rubert_lite import Model, load
+from serve.loading import open_model
+from serve.settings import Settings
 from tests.rubert_lite.conftest import build_answerer, build_tagger
 
 from .running import serving
@@ -27,6 +29,15 @@ def tagger(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answerer(tmp_path_factory):
     return load(build_answerer(tmp_path_factory.mktemp("models") / "tiny"), lanes=1)
+
+
+@pytest.mark.parametrize(("build", "call"), [(build_tagger, "tag"), (build_answerer, "answer")])
+def test_a_server_tries_what_its_model_is_for(build, call, tmp_path, monkeypatch):
+    """Before it says that it is ready."""
+    path, tried, real = build(tmp_path / "tiny"), [], getattr(Model, call)
+    monkeypatch.setattr(Model, call, lambda *a, **k: tried.append(call) or real(*a, **k))
+    open_model(Settings(model=str(path), lanes=1))
+    assert tried == [call]
 
 
 def test_entities_are_those_of_tag(opened, tagger):

@@ -72,7 +72,7 @@ def test_cells_do_not_wait_for_a_report_of_another_process(config):
 def test_a_changed_cell_is_computed_anew(config, tmp_path, monkeypatch):
     compare(config, only=["teacher"])
     tuned = []
-    monkeypatch.setattr(module, "_tune", lambda c, s, n, task, line: tuned.append(task.name) or {})
+    monkeypatch.setattr(module, "_tune", lambda c, s, n, task, *_: tuned.append(task.name) or {})
     changed = COMPARISON.replace('score = "accuracy"', 'score = "accuracy"\nbatch_size = 8')
     (tmp_path / "c.toml").write_text(changed, encoding="utf-8")
     monkeypatch.setattr(module, "report", lambda *a, **k: None)  # the stand-in gives no scores

@@ -45,7 +45,7 @@ def test_a_part_that_a_kill_left_without_keys_is_computed_again(tmp_path):
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="cannot be loaded as a sentence encoder"):
+    with pytest.raises(InputError, match="no such folder"):
         open_encoder(str(tmp_path / "nothing"))
 
 
