@@ -25,7 +25,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def worth_it(wanted: Precision, device: torch.device) -> Precision:
     """Return the precision to compute in: float32 where bfloat16 would be emulated.
 
-    A training step of the released models took ten times as long so, and more (train/LOG.md).
+    With that, and Muon's, training of the released models all but stood still (train/LOG.md).
     """
     if wanted == "bf16" and not multiplies_bfloat16(device):
         logger.warning("precision = 'bf16': this %s would emulate it: float32", device.type.upper())
