@@ -137,6 +137,8 @@ def _breaches(limit: Limit, row: Row, knee: float) -> list[str]:
             told.append(f"{where}: goodput {row['goodput']:.4g}/s, at least {rate:.4g}/s")
     if not row["sent"]:
         told.append(f"{where}: no requests were sent")
+    elif not row["goodput"]:  # its latencies are those of nothing
+        told.append(f"{where}: no request was answered")
     return told
 
 

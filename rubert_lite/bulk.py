@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .model import DType, Model
-from .vectors import writer
+from .vectors import sweep, writer
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def encode_file(
                     _save(folder, identity, tape, file)
                     safe = tape.rows
             _save(folder, identity, tape, file)
+        sweep(out)
         write(_stored(folder / "rows", tape.rows, width, dtype), out, identity)
         shutil.rmtree(folder)
     return tape.rows

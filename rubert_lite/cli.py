@@ -182,7 +182,15 @@ def _megabytes(manifest: Manifest) -> float:
 def _info(arguments: argparse.Namespace) -> None:
     package = ModelPackage.open(locate(arguments.model), verify=False)
     print(f"rubert-lite: {package.path}", file=sys.stderr)
-    sys.stdout.write(package.manifest.to_json().decode("utf-8"))
+    text = package.manifest.to_json().decode("utf-8")
+    # A foreign package must not write to the terminal what moves its cursor or turns its text.
+    shown = (c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    sys.stdout.write("".join(shown))
+
+
+def _escaped(character: str) -> str:
+    codes = character.encode("utf-16-be")
+    return "".join(f"\\u{codes[i : i + 2].hex()}" for i in range(0, len(codes), 2))
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -216,10 +224,14 @@ def _encode(arguments: argparse.Namespace) -> None:
 
 
 def _check_apart(source: str, output: Path) -> None:
-    """Refuse to write vectors over the texts."""
-    known = source != "-" and output.exists() and os.path.exists(source)
-    if known and os.path.samefile(source, output):
-        raise InputError(f"{output}: holds the texts: write the vectors to another --output")
+    """Refuse to write vectors, or what made them, over the texts."""
+    try:
+        texts = os.fstat(sys.stdin.fileno()) if source == "-" else os.stat(source)
+    except OSError:  # standard input may be no file; a missing one is told where it is read
+        return
+    for written in (output, output.with_name(f"{output.name}.meta.json")):
+        if written.exists() and os.path.samestat(texts, written.stat()):
+            raise InputError(f"{written}: holds the texts: write the vectors to another --output")
 
 
 def _classify(arguments: argparse.Namespace) -> None:

@@ -66,6 +66,7 @@ class Manifest:
         """Read a manifest; `where` names it in messages. Raises PackageError with every problem."""
         try:
             values = json.loads(data.decode("utf-8"))
+            json.dumps(values, ensure_ascii=False).encode("utf-8")  # half of a character is none
         except (ValueError, RecursionError) as error:  # also bad UTF-8, and endless numbers
             raise PackageError(f"{where}: not JSON ({error}): fetch the package again") from error
         if not isinstance(values, dict):
@@ -147,6 +148,8 @@ def _problems(values: dict[str, Any]) -> list[str]:
     if problems:  # what follows reads the entries
         return problems
     for variant, name in values["variants"].items():
+        if not variant.isprintable():
+            problems.append(f"variant {variant!r}, expected printable characters")
         if not isinstance(name, str) or name not in values["files"]:
             problems.append(f"variant {variant!r} names {name!r}, which is not among the files")
     if values["default_variant"] not in values["variants"]:

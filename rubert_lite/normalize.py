@@ -12,7 +12,7 @@ folded to `и` or `е`.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _STRESS = "\u0301"
 _STRESSED = re.compile("(?<=[аеёиоуыэюяАЕЁИОУЫЭЮЯ])\u0301+")
@@ -51,10 +51,20 @@ def _first_marks(found: re.Match[str]) -> str:
     kept = []
     marks = 0
     for character in found[0]:
-        marks = marks + 1 if unicodedata.combining(character) else 0
+        marks = marks + 1 if _is_mark(character) else 0
         if marks <= _MARKS:
             kept.append(character)
     return "".join(kept)
+
+
+def _is_mark(character: str) -> bool:
+    # Three Tibetan vowels have no class of their own and come apart into two marks each.
+    return bool(unicodedata.combining(unicodedata.normalize("NFD", character)[0]))
+
+
+def _may_compose(character: str) -> bool:
+    """Whether it may become one with what stands before: a mark, a vowel sign, a part of Hangul."""
+    return unicodedata.category(character) in ("Mn", "Mc") or "\u1160" <= character <= "\u11ff"
 
 
 def _compose(text: str) -> str:
@@ -78,15 +88,19 @@ def normalize_with_places(text: str) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _parts(word: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """Yield normalised parts of a word: characters with their marks, or the whole word."""
-    parts = []
-    begin = 0
-    for place in range(1, len(word) + 1):
-        if place == len(word) or not unicodedata.combining(word[place]):
-            parts.append((normalize_text(word[begin:place]), start + begin, start + place))
-            begin = place
+    """Yield normalised parts of a word: characters with what composes with them, or the word."""
     whole = normalize_text(word)
     # Some letters compose without a combining mark between them, such as Hangul's.
-    yield from (
-        parts if "".join(p for p, _, _ in parts) == whole else [(whole, start, start + len(word))]
-    )
+    for joins in (_is_mark, _may_compose):
+        parts = list(_cut(word, start, joins))
+        if "".join(p for p, _, _ in parts) == whole:
+            return iter(parts)
+    return iter([(whole, start, start + len(word))])
+
+
+def _cut(word: str, start: int, joins: Callable[[str], bool]) -> Iterator[tuple[str, int, int]]:
+    begin = 0
+    for place in range(1, len(word) + 1):
+        if place == len(word) or not joins(word[place]):
+            yield normalize_text(word[begin:place]), start + begin, start + place
+            begin = place

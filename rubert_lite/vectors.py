@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +49,15 @@ def writer(path: Path) -> Writer:
 def json_line(row: NDArray[Any]) -> str:
     """Write one vector as a JSON object; 9 digits give each float32 back exactly."""
     return '{"vector": [' + ", ".join([f"{x:.9g}" for x in row.tolist()]) + "]}\n"
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left of this output; none may be writing it."""
+    path = Path(os.path.realpath(path))
+    left = re.compile(rf"\.{re.escape(path.name)}(\.meta\.json)?\.[0-9a-f]{{8}}\.partial")
+    for entry in path.parent.iterdir():
+        if left.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from .batches import pad_ids
 from .hub import refuse_missing
 from .precision import multiplies_bfloat16
 from .student import attention, default_device, hidden_size, load_masked_lm, mean_pooled
+from .word_vectors import NAVEC, navec_version, open_navec
 
 ROTATION = "rotation.npy"  # [teacher's width, D], of a student that learnt rotated vectors
 # A Python package whose wheel has Google's universal-sentence-encoder-multilingual 3 (16 languages,
@@ -37,8 +38,8 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
 
     `source` is a directory of sentence-transformers or its hub id, a package of rubert_lite
     (faster on a CPU without AMX), the folder of a sentence stage (its vectors are turned back
-    into the space of the teacher that it learnt from, by rotation.npy), or the name `USE` where
-    that package is installed. Raises InputError when it cannot be loaded.
+    into the space of the teacher that it learnt from, by rotation.npy), or one of the names `USE`
+    and `NAVEC` where those packages are installed. Raises InputError when it cannot be loaded.
 
     On devices that multiply it a BERT reads in bfloat16: vectors differ between machines
     (mean cosine .99998).
@@ -46,6 +47,8 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
     folder = Path(source)
     if source == USE:
         return _open_use()
+    if source == NAVEC:
+        return open_navec()
     if (folder / "manifest.json").is_file():
         return rubert_lite.load(source).encode
     if (folder / ROTATION).is_file():
@@ -82,6 +85,8 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
 
 def package_version(source: str) -> str:
     """Return the version of an encoder that is an installed Python package, "" for others."""
+    if source == NAVEC:
+        return navec_version()
     if source != USE:
         return ""
     try:

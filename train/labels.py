@@ -21,6 +21,7 @@ from rubert_lite.errors import InputError
 
 from .batches import pad_ids
 from .held_out import HeldOut
+from .smileys import both_ways, read_moods
 from .tasks import Records, Task, read_task
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class LabelledTexts:
         ends: list[int] = []
         for task in tasks:
             records = read_allowed(task, held_out)
+            if task.smileys:
+                records = both_ways(records)
             names = sorted(set(records.labels))
             if len(names) < 2:
                 raise InputError(f"{task.train}: one label, {names[0]!r}: expected at least two")
@@ -105,7 +108,10 @@ def read_allowed(task: Task, held_out: HeldOut) -> Records:
 
     Raises InputError where nothing is left.
     """
-    records = read_task(task.train, task, limit=task.limit)
+    if task.smileys:
+        records = read_moods(task.train)
+    else:
+        records = read_task(task.train, task, limit=task.limit)
     kept = [
         i
         for i, texts in enumerate(zip(*records.texts, strict=True))

@@ -105,7 +105,7 @@ def train_sentence(line: Line) -> None:
     if c.tasks:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks], whole=True)
     elsewhere = {"teacher", "teacher_name", "teacher_beside", "sources", "exclude", "cache"}
-    elsewhere |= {"plain_teacher", "plain_beside", "plain_fitted", "plain_share"}
+    elsewhere |= {"plain_teacher", "plain_beside", "plain_fitted", "plain_share", "student_beside"}
     elsewhere |= {"source", "mix", "directory", "items"}
     if c.mix:
         inputs["mix"] = " ".join(f"{m.share:g} {fingerprint_source(m.checkpoint)}" for m in c.mix)
@@ -258,7 +258,7 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
             piece_counts(shards, len(vocabularies(line)[2])) if c.bag else None,
         )
     held_out = expand(c.exclude, "sentence.exclude")
-    tasks = [Task(t.name, t.train, "", "accuracy", t.text, t.pair, t.label) for t in c.tasks]
+    tasks = [Task(dev="", metric="accuracy", **t.model_dump(exclude={"license"})) for t in c.tasks]
     if c.labels:
         single = [t for t in tasks if not t.pair]
         labelled = LabelledTexts.read(single, tokenizer, exclude=held_out, max_length=c.max_length)

@@ -18,10 +18,11 @@ from .items import Reading, write_items
 from .pairs import PairCleaning, PairSource, read_lines, write_pairs
 from .sentence_config import PairSourceConfig, SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .vectors import Beside, Side, Targets, VectorCache, hashes, read_texts_of, ridge
+from .vectors import Beside, Own, Side, Targets, VectorCache, hashes, read_texts_of, ridge
 
 _PLAIN = "texts of the corpus"  # the name of the source that the second teacher reads
 _FITTED = "plain.npy"  # [second teacher's width, first teacher's width]
+_KEYS, _OWN_KEYS = "keys.npy", "student_keys.npy"  # [pairs] uint64, hashes of the sides
 _FITTED_PAIRS = 100_000  # that decide it, about
 
 
@@ -76,7 +77,7 @@ def vectors(line: Line) -> None:
         "teacher": fingerprint_source(c.teacher),
         "plain_teacher": fingerprint_source(c.plain_teacher),
     }
-    for name in ("teacher_beside", "plain_beside"):
+    for name in ("teacher_beside", "plain_beside", "student_beside"):
         if beside := getattr(c, name):
             inputs[name] = " ".join(map(fingerprint_source, beside))
     stage = Stage(
@@ -96,8 +97,10 @@ def vectors(line: Line) -> None:
             second[0].read(folder, plain)
             if c.plain_fitted:
                 np.save(out / _FITTED, _fit(folder, ~plain, first, second[0]))
-        keys = hashes(read_lines(folder / "teacher.txt"))
-        np.save(out / "keys.npy", keys)
+        np.save(out / _KEYS, hashes(read_lines(folder / "teacher.txt")))
+        if c.student_beside:
+            _own(c).read(folder, np.ones_like(plain), side="student")
+            np.save(out / _OWN_KEYS, hashes(read_lines(folder / "student.txt")))
         np.save(out / "teachers.npy", plain.astype(np.uint8))
         _targets(c, out)  # refuses teachers of different widths here
 
@@ -149,16 +152,18 @@ def _fit(
 
 
 def _teachers(c: SentenceConfig) -> list[_Teacher]:
-    """Name the teachers and open the cached vectors of each."""
-    found = []
-    both = (c.teacher, c.teacher_beside, c.revision), (c.plain_teacher, c.plain_beside, "")
-    for teacher, beside, revision in both:
-        if teacher:
-            encoders = (teacher, *beside)
-            revisions = (revision, *("" for _ in beside))
-            caches = tuple(map(partial(_cache, c), encoders, revisions))
-            found.append(_Teacher(encoders, revision, caches))
-    return found
+    """Name the teachers of pairs and of plain text and open the cached vectors of each."""
+    both = ((c.teacher, *c.teacher_beside), c.revision), ((c.plain_teacher, *c.plain_beside), "")
+    return [_teacher(c, encoders, revision) for encoders, revision in both if encoders[0]]
+
+
+def _own(c: SentenceConfig) -> _Teacher:
+    return _teacher(c, tuple(c.student_beside), "")
+
+
+def _teacher(c: SentenceConfig, encoders: tuple[str, ...], revision: str) -> _Teacher:
+    revisions = (revision, *("" for _ in encoders[1:]))
+    return _Teacher(encoders, revision, tuple(map(partial(_cache, c), encoders, revisions)))
 
 
 def _cache(c: SentenceConfig, encoder: str, revision: str) -> VectorCache:
@@ -178,14 +183,18 @@ def _targets(c: SentenceConfig, folder: Path) -> Targets:
     matrix = np.load(folder / _FITTED) if c.plain_fitted else None
     caches = (first.joined(), *(teacher.joined(matrix) for teacher in second))
     teachers = np.load(folder / "teachers.npy")
-    if not (folder / "keys.npy").is_file():  # made before: it has rows of the cache as it was then
+    if not (folder / _KEYS).is_file():  # made before: it has rows of the cache as it was then
         return Targets(caches, np.load(folder / "rows.npy"), teachers)
     # Rows are found anew: other lines share the cache, and may have made it anew.
-    keys = np.load(folder / "keys.npy")
+    keys = np.load(folder / _KEYS)
     rows = np.full(len(keys), -1, dtype=np.int64)
     for number, cache in enumerate(caches):
         rows[teachers == number] = cache.rows(keys[teachers == number])
-    return Targets(caches, rows, teachers)
+    own = None
+    if c.student_beside:
+        cache = _own(c).joined()
+        own = Own(cache, cache.rows(np.load(folder / _OWN_KEYS)), c.student_beside_share)
+    return Targets(caches, rows, teachers, own)
 
 
 def items(line: Line) -> None:

@@ -147,7 +147,7 @@ def perturbations() -> Mapping[str, Callable[[str], str]]:
         "е for ё": lambda t: t.replace("ё", "е").replace("Ё", "Е"),
         "upper case": str.upper,
         "lower case": str.lower,
-        "typos in 15% of words": lambda t: add_typos(t, random.Random(t), share=0.15),
+        "typos": lambda t: add_typos(t, random.Random(t), share=0.15),
         "stress marks": _stress,
         "no punctuation": lambda t: "".join(c for c in t if c.isalnum() or c.isspace()),
     }

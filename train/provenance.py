@@ -56,7 +56,8 @@ def _lineage(model: str) -> list[str]:
 def teacher_names(sentence: Mapping[str, Any]) -> list[str]:
     """Name the encoders that teach by pairs, of a sentence stage's configuration or its record."""
     first = sentence.get("teacher_name") or Path(sentence["teacher"]).name
-    return [first, *map(_short, sentence.get("teacher_beside", []))]
+    beside = (*sentence.get("teacher_beside", []), *sentence.get("student_beside", []))
+    return [first, *map(_short, beside)]
 
 
 def _short(encoder: str) -> str:
@@ -145,7 +146,7 @@ def add_sentence_stage(
     add_corpora(training, read)
     tell_changed(training)
     training["config"]["sentence"] = config.model_dump()
-    first = (config.teacher, *config.teacher_beside)
+    first = (config.teacher, *config.teacher_beside, *config.student_beside)
     second = (config.plain_teacher, *config.plain_beside)
     taught = chain.from_iterable(_lineage(t) for t in (*first, *second))
     former_lineage = training.get("lineage", [_UNKNOWN])

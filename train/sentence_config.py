@@ -32,21 +32,23 @@ class PairSourceConfig(Section):
 class TaskSourceConfig(Section):
     """Labelled texts of the sentence stage; the labels are those of the file.
 
-    With `pair` they are grades of likeness: numbers, higher for texts more alike.
+    With `pair` they are grades of likeness: numbers, higher for texts more alike. With `smileys`
+    the file is plain text, a text a line, and the classes are the moods of its smileys.
     """
 
     name: str
-    train: str  # jsonl file, may be compressed
+    train: str  # jsonl file, may be compressed; with `smileys` any text file
     license: str
     text: str = "text"  # key of the text
     pair: str = ""  # key of the second text
     label: str = "label"
+    smileys: bool = False
 
     @model_serializer(mode="wrap")
-    def _as_before_pairs(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an empty `pair`, so that stages made before there was one count as equal."""
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not set, so that stages made before it could be count as equal."""
         values: dict[str, Any] = handler(self)
-        return values if self.pair else {k: v for k, v in values.items() if k != "pair"}
+        return {k: v for k, v in values.items() if v or k not in ("pair", "smileys")}
 
 
 class MixedConfig(Section):
@@ -80,6 +82,10 @@ class SentenceConfig(Section):
     # over the pairs: it reads what the student reads, the first the other side
     plain_fitted: bool = False
     plain_share: float = Field(1.0, gt=0, le=1)  # of the texts of 01-corpus
+    # Sentence encoders that read what the student reads, of pairs and of plain text: their vectors
+    # stand beside those of the other teachers, with this share of every cosine
+    student_beside: list[str] = []
+    student_beside_share: float = Field(0.2, gt=0, lt=1)
     directory: str = ""  # where 05-pairs and 05-vectors lie, to share them
     items: str = ""  # where 05-items lies, to share it between lines of one vocabulary and pairs
     cache: str = "runs/vectors"  # teacher vectors, a folder for each teacher

@@ -31,6 +31,7 @@ class Task:
     pair: str = ""  # key of the second text; empty: single texts
     label: str = "label"
     limit: int = 0  # training records at most, the first ones; 0: all
+    smileys: bool = False  # `train` is plain text, its classes are the moods of smileys
 
 
 @dataclass(frozen=True)

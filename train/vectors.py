@@ -201,17 +201,29 @@ def ridge(
 
 
 @dataclass(frozen=True)
+class Own:
+    """What encoders said of the student's side of each pair, and its share of every cosine."""
+
+    cache: VectorCache | Beside
+    rows: NDArray[np.int64]  # [pairs] row in the cache
+    share: float
+
+
+@dataclass(frozen=True)
 class Targets:
     """The vector of each pair, from the cache of the teacher that read it."""
 
     caches: tuple[VectorCache | Beside, ...]
     rows: NDArray[np.int64]  # [pairs] row in the cache
     teachers: NDArray[np.uint8]  # [pairs] number of the cache
+    own: Own | None = None  # stands beside them
 
     def __post_init__(self) -> None:
         """Refuse caches that do not fit the pairs, or each other (InputError)."""
-        for number, cache in enumerate(self.caches):
-            rows = self.rows[self.teachers == number]
+        read = [(c, self.rows[self.teachers == n]) for n, c in enumerate(self.caches)]
+        if self.own is not None:
+            read.append((self.own.cache, self.own.rows))
+        for cache, rows in read:
             if len(cache) <= rows.max(initial=-1) or rows.min(initial=0) < 0:
                 raise InputError(
                     f"{cache.folder}: lacks vectors of these pairs: delete their 05-vectors, then"
@@ -227,17 +239,25 @@ class Targets:
     @property
     def width(self) -> int:
         """Width of the vectors."""
-        return max(cache.width for cache in self.caches)
+        own = self.own.cache.width if self.own is not None else 0
+        return max(cache.width for cache in self.caches) + own
 
     def vectors(self, pairs: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return the vectors [n, width] of pairs by number."""
-        out = np.empty((len(pairs), self.width), dtype=np.float16)
+        width = max(cache.width for cache in self.caches)
+        out = np.empty((len(pairs), width), dtype=np.float16)
         teachers = self.teachers[pairs]
         for number, cache in enumerate(self.caches):
-            own = teachers == number
-            if own.any():
-                out[own] = cache.vectors(self.rows[pairs[own]])
-        return out
+            read = teachers == number
+            if read.any():
+                out[read] = cache.vectors(self.rows[pairs[read]])
+        if self.own is None:
+            return out
+        share = self.own.share
+        parts = out, self.own.cache.vectors(self.own.rows[pairs])
+        weighted = [_unit(p) * np.sqrt(w) for p, w in zip(parts, (1 - share, share), strict=True)]
+        joined: NDArray[np.float16] = np.concatenate(weighted, axis=1).astype(np.float16)
+        return joined
 
     def groups(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return a number for what the teacher read of each pair [n]: equal for one text."""

@@ -99,6 +99,22 @@ def test_overload_is_judged_by_the_knee_and_by_quick_refusals():
     assert told[-1] == "calm all: goodput 10/s, at least 10.8/s" and len(told) == 2
 
 
+def test_a_stage_without_answers_keeps_no_limit():
+    """A server that refuses everything has a latency of nothing, and no failures."""
+    plan = profile(Limit("calm", p99=50, failures=0))
+    table = summarize([sample("calm", i / 20, 1, status=429) for i in range(20)], plan)
+    assert judge(table, plan) == ["calm all: no request was answered"]
+
+
+def test_overload_asks_for_recovery():
+    [after] = [
+        x
+        for x in load_profile(LOADTEST / "profiles" / "overload.toml").limits
+        if x.stage == "after"
+    ]
+    assert after.refused == 0
+
+
 def test_memory_is_judged():
     plan = profile(memory_growth=0.05)
     table = summarize([sample("calm", 1, 10)], plan)

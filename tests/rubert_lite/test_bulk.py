@@ -221,3 +221,14 @@ def test_restart_needs_an_output(shared_package: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["encode", str(shared_package), "--restart"])
     assert "--restart needs --output" in capsys.readouterr().err
+
+
+def test_what_kills_left_of_the_output_is_swept(model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "v.jsonl"
+    left = [tmp_path / f".{name}.0123abcd.partial" for name in ("v.jsonl", "v.jsonl.meta.json")]
+    others = [tmp_path / n for n in (".w.jsonl.0123abcd.partial", ".v.jsonl.mine.partial")]
+    for path in (*left, *others):
+        path.write_text("x")
+    encode_file(model, TEXTS[:3], out)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
+    assert len(read(out)) == 3

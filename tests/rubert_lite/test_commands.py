@@ -39,6 +39,20 @@ def test_models_info_verify(
     assert "tokenizer.json: 2 bytes, expected" in capsys.readouterr().err
 
 
+def test_info_escapes_what_would_steer_a_terminal(
+    make_package: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = make_package()
+    path = directory / "manifest.json"
+    values = json.loads(path.read_text("utf-8"))
+    values["provenance"] = {"note": "\x9b31m \x7f \u202eда \U000e0001"}
+    path.write_text(json.dumps(values), "utf-8")
+    assert main(["info", str(directory)]) == 0
+    out = capsys.readouterr().out
+    assert r'"\u009b31m \u007f \u202eда \udb40\udc01"' in out
+    assert json.loads(out)["provenance"] == values["provenance"]
+
+
 def test_verify_finds_a_graph_that_does_not_belong(
     make_package: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

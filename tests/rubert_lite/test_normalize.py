@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rubert_lite.normalize import (
     _MAYBE_MARKS,
+    _is_mark,
     normalize_text,
     normalize_with_places,
     replace_surrogates,
@@ -68,8 +69,18 @@ def test_a_run_of_marks_is_bounded() -> None:
 
 def test_every_combining_mark_may_be_bounded() -> None:
     """What the quick look for runs leaves out has no combining class."""
-    whole = "".join(filter(unicodedata.combining, map(chr, range(0x110000))))
+    whole = "".join(filter(_is_mark, map(chr, range(0x110000))))
     assert len(whole) > 800 and _MAYBE_MARKS.fullmatch(whole)
+    assert set(filter(unicodedata.combining, map(chr, range(0x110000)))) < set(whole)
+
+
+@pytest.mark.parametrize("mark", ["\u0f73", "\u0f75", "\u0f81"])
+def test_marks_that_come_apart_into_marks_are_bounded(mark: str) -> None:
+    """They have no combining class themselves, and NFC never leaves them whole."""
+    began = time.perf_counter()
+    assert normalize_text(f"а{mark * 50_000}б") == normalize_text(f"а{mark * 30}б")
+    assert time.perf_counter() - began < 2
+    assert normalize_with_places(f"а{mark}б")[1][-1] == (2, 3)
 
 
 def test_text_without_surrogates_is_the_same_object() -> None:
@@ -100,6 +111,21 @@ def test_letters_that_compose_without_marks_share_their_word() -> None:
     whole, places = normalize_with_places(text)
     assert whole == "да \uac00 да"
     assert places[3] == (3, 5) and places[5] == (6, 7)
+
+
+def test_their_neighbours_keep_their_own_places() -> None:
+    text = "Анна,\u1112\u1161\u11ab."
+    whole, places = normalize_with_places(text)
+    assert whole == "Анна,\ud55c."
+    assert [text[a:b] for a, b in places] == [*"Анна,", "\u1112\u1161\u11ab", "."]
+
+
+@given(st.text(st.sampled_from("аб,\u1100\u1161\u11a8\u09c7\u09be\u0308\u0f73")))
+def test_places_of_what_composes_in_any_way(text: str) -> None:
+    whole, places = normalize_with_places(text)
+    assert whole == normalize_text(text) and len(places) == len(whole)
+    for letter, (start, end) in zip(whole, places, strict=True):
+        assert letter in normalize_text(text[start:end])
 
 
 @given(ANY_TEXT)

@@ -96,6 +96,23 @@ def test_the_texts_are_not_written_over(
     assert path.read_text("utf-8") == '{"text": "мир"}\n'
 
 
+def test_nor_are_those_of_standard_input(
+    shared_package: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, side = tmp_path / "t.jsonl", tmp_path / "v.npy.meta.json"
+    for texts, output in ((path, path), (side, tmp_path / "v.npy")):
+        texts.write_text('{"text": "мир"}\n', "utf-8")
+        with texts.open(encoding="utf-8") as file:
+            monkeypatch.setattr("sys.stdin", file)
+            words = ["encode", str(shared_package), "-", "--field", "text", "--output"]
+            assert main([*words, str(output)]) == 1
+        assert f"{texts}: holds the texts" in capsys.readouterr().err
+        assert texts.read_text("utf-8") == '{"text": "мир"}\n'
+
+
 def test_a_surrogate_is_printed_as_json_writes_it(
     make_package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,8 @@ def test_linked_directory_opens(make_package: Any, tmp_path: Path) -> None:
         ({"truncate_dims": [9]}, r"truncate_dims \[9\]"),
         ({"variants": {"fp32": "absent.onnx"}}, "which is not among the files"),
         ({"variants": {"fp32": []}}, "which is not among the files"),
+        ({"variants": {"\x1b[31m": "absent.onnx"}}, r"variant '\\x1b\[31m', expected printable"),
+        ({"metrics": {"a": "\ud800"}}, "surrogates not allowed"),
         ({"default_variant": "int8"}, "default_variant 'int8'"),
         ({"tokenizer_sha256": "0" * 64}, "tokenizer_sha256 is not the hash"),
         ({"files": {}}, r"tokenizer\.json is not among the files"),

@@ -133,3 +133,45 @@ def test_teachers_side_by_side_and_one_brought_to_them(released, monkeypatch):
     assert {"other", "plain", "more"} <= set(training["lineage"])
     rotation = np.load(line.folder("05-sentence") / "rotation.npy")
     assert len(rotation) == 13
+
+
+def test_encoders_of_the_students_side_stand_beside_the_teachers(released, monkeypatch):
+    """A cosine is weighted between them and the teachers, who read the other side."""
+    words = Path("words.txt").read_text("utf-8").splitlines()
+    others = {t: f"{t} {t}" for t in words}
+    Path("others.tsv").write_text(
+        "en\tru\n" + "".join(f"{t}\t{o}\n" for t, o in others.items()), encoding="utf-8"
+    )
+    width = {"words.txt": 8, "own": 3}
+
+    def open_encoder(source, **_):
+        def encode(texts):
+            said = [np.random.default_rng(list(t.encode())).normal(size=8) for t in texts]
+            found = np.stack(said)[:, : width[source]]
+            return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+        return encode
+
+    monkeypatch.setattr(line_vectors, "open_encoder", open_encoder)
+    pairs = 'files = ["others.tsv"]\nteacher_field = "en"\nstudent_field = "ru"'
+    text = SECOND.replace(
+        'plain_teacher = "plain"',
+        'student_beside = ["own"]\nstudent_beside_share = 0.36\ncache = "fresh"',
+    ).replace('files = ["others.txt"]', pairs)
+    Path("second.toml").write_text(text, encoding="utf-8")
+    line = Line(load_config(Path("second.toml")))
+    run_line(line, UNTIL_SENTENCE)
+    read, own = (
+        list(read_lines(line.folder("05-pairs") / f"{side}.txt")) for side in ("teacher", "student")
+    )
+    assert any(a != b for a, b in zip(read, own, strict=True))
+    targets = line_vectors.open_targets(line)
+    assert targets.width == 11
+    expected = np.concatenate(
+        [open_encoder("words.txt")(read) * 0.8, open_encoder("own")(own) * 0.6], axis=1
+    )
+    np.testing.assert_allclose(targets.vectors(np.arange(len(read))), expected, atol=2e-3)
+    training = json.loads((line.folder("05-sentence") / "training.json").read_text("utf-8"))
+    assert training["teacher"].startswith("words.txt and own (sentence vectors); before")
+    assert "own" in training["lineage"]
+    assert len(np.load(line.folder("05-sentence") / "rotation.npy")) == 11
