@@ -7,16 +7,19 @@ none of a variant whose graph takes padded rows (fp16).
 """
 
 import argparse
+import re
 import shutil
 import sys
 from pathlib import Path
 
 from rubert_lite import normalize
+from rubert_lite.errors import InputError, RubertLiteError
 from rubert_lite.locate import locate
 from rubert_lite.package import Manifest, ModelPackage
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _GRAPH = """\
-name: "{name}_graph"
+name: "{graph}"
 backend: "onnxruntime"
 max_batch_size: 64
 input [ {{ name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] }} ]
@@ -35,7 +38,7 @@ output [ {{ name: "sentence_embedding" data_type: TYPE_FP32 dims: [ -1, {width} 
 instance_group [ {{ kind: KIND_CPU count: {lanes} }} ]
 """
 _CODE = '''\
-"""Texts to vectors: tokenises, then asks {name}_graph for the texts of each length."""
+"""Texts to vectors: tokenises, then asks the graph for the texts of each length."""
 
 import pathlib
 import sys
@@ -53,7 +56,7 @@ class TritonPythonModel:
 
         self.normalize = normalize_text
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation({longest})
+        self.tokenizer.enable_truncation({longest!r})
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
@@ -61,16 +64,16 @@ class TritonPythonModel:
     def answer(self, request):
         given = pb.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
         # More characters than fill any row: see rubert_lite/pieces.py.
-        texts = [self.normalize(t.decode("utf-8", "replace")[: 101 * {longest}]) for t in given]
+        texts = [self.normalize(t.decode("utf-8", "replace")[: 101 * {longest!r}]) for t in given]
         ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
-        rows = np.zeros((len(ids), {width}), dtype=np.float32)
+        rows = np.zeros((len(ids), {width!r}), dtype=np.float32)
         for length in sorted({{len(i) for i in ids}}):
             places = [p for p, i in enumerate(ids) if len(i) == length]
             for start in range(0, len(places), 64):
                 chosen = places[start : start + 64]
                 tensor = pb.Tensor("input_ids", np.array([ids[p] for p in chosen], dtype=np.int64))
                 answer = pb.InferenceRequest(
-                    model_name="{name}_graph",
+                    model_name={graph!r},
                     requested_output_names=["sentence_embedding"],
                     inputs=[tensor],
                 ).exec()
@@ -83,16 +86,26 @@ class TritonPythonModel:
 
 
 def write_repository(package: ModelPackage, out: Path, *, lanes: int = 2) -> None:
-    """Write both models below `out`; FileExistsError if they are there."""
+    """Write both models below `out`; FileExistsError if they are there.
+
+    InputError for a package whose name cannot be that of a folder.
+    """
     manifest: Manifest = package.manifest
     name = manifest.name.replace("/", "--")
+    if not _NAME.fullmatch(name):  # it goes into paths, into configurations and into Python
+        raise InputError(
+            f"{package.path}: name {manifest.name!r}, expected letters (a-z), digits, '.', '_', '-'"
+            " and '/', of which a letter, digit or '_' comes first: export it again with --name"
+        )
+    of_graph = f"{name}_graph"
     values = {
         "name": name,
+        "graph": of_graph,
         "width": manifest.hidden_size,
         "lanes": lanes,
         "longest": manifest.max_length,
     }
-    graph, front = out / f"{name}_graph" / "1", out / name / "1"
+    graph, front = out / of_graph / "1", out / name / "1"
     for folder in (graph, front):
         folder.mkdir(parents=True)
     chosen = manifest.variants[manifest.default_variant]
@@ -111,9 +124,12 @@ def main() -> int:
     parser.add_argument("--to", type=Path, required=True, help="the model repository")
     parser.add_argument("--lanes", type=int, default=2)
     arguments = parser.parse_args()
-    write_repository(
-        ModelPackage.open(locate(arguments.model)), arguments.to, lanes=arguments.lanes
-    )
+    try:
+        package = ModelPackage.open(locate(arguments.model))
+        write_repository(package, arguments.to, lanes=arguments.lanes)
+    except RubertLiteError as error:
+        print(f"triton.py: {error}", file=sys.stderr)
+        return 1
     print(f"{arguments.to}: written", file=sys.stderr)
     return 0
 

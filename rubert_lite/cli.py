@@ -23,6 +23,7 @@ from .inputs import chunks
 from .locate import available_models, locate
 from .model import Model
 from .package import Manifest, ModelPackage
+from .sound import check_numbers
 from .texts import read_texts
 from .vectors import json_line, writer
 
@@ -196,7 +197,7 @@ def _escaped(character: str) -> str:
 def _verify(arguments: argparse.Namespace) -> None:
     package = ModelPackage.open(locate(arguments.model))
     for variant in package.manifest.variants:
-        load(package.path, variant=variant, lanes=1, verify=False)
+        check_numbers(load(package.path, variant=variant, lanes=1, verify=False), str(package.path))
     count, size = len(package.manifest.files), _megabytes(package.manifest)
     print(f"{package.path}: {count} files, {size:.1f} MB, as they were made")
 

@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
 from rubert_lite import Model
 from rubert_lite.errors import RubertLiteError
@@ -19,7 +19,7 @@ from . import oip, openai, pipelines, tei
 from .faults import Unavailable, fault_of, respond
 from .gate import Gate, Keys
 from .metrics import Metrics
-from .openapi import Endpoint, document
+from .openapi import MODEL_READY, READY, Endpoint, document
 from .schemas import (
     AnswerRequest,
     EmbeddingsRequest,
@@ -45,12 +45,28 @@ _PAGE_HEADERS = {
 }
 
 
+class _Whole(Route):
+    """The route of an endpoint, and the only one of its paths.
+
+    A name may have slashes, as in me/x. So the first route that fits a path has it whatever the
+    method: `GET .../infer` is not allowed, and no question for a model of the name x/infer.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        path = endpoint.path.replace("{name}", "{name:path}")
+        super().__init__(path, endpoint.handler, methods=["POST" if endpoint.body else "GET"])
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return Match.FULL if match is Match.PARTIAL else match, found
+
+
 def create_app(model: Model, settings: Settings) -> Gate:
     """Return the ASGI application; signals act on its `service` and `keys`."""
     metrics = Metrics()
     service, keys = Service(model, settings, metrics), Keys(settings)
     endpoints = list_endpoints(settings)
-    routes = [Route(e.path, e.handler, methods=["POST" if e.body else "GET"]) for e in endpoints]
+    routes: list[Route] = [_Whole(e) for e in endpoints]
     if settings.docs:
         text = write_document(endpoints)
 
@@ -74,7 +90,7 @@ def create_app(model: Model, settings: Settings) -> Gate:
     # It would name the host that was asked for, and http, whatever stands before this server.
     app.router.redirect_slashes = False
     app.state.service = service
-    return Gate(app, service, keys, routes=[r.path for r in routes])
+    return Gate(app, service, keys, routes=routes)
 
 
 def allow_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
@@ -115,13 +131,17 @@ def list_endpoints(settings: Settings) -> list[Endpoint]:
         Endpoint("/health/ready", _ready, "Whether to send requests here", open=True),
         Endpoint("/v2", oip.metadata, "The server"),
         Endpoint("/v2/health/live", oip.live, "Whether the process works", open=True),
-        Endpoint("/v2/health/ready", oip.ready, "Whether to send requests here", open=True),
+        Endpoint(
+            "/v2/health/ready", oip.ready, "Whether to send requests here", open=True, unready=READY
+        ),
     ]
-    for path in (_MODEL, _VERSION):
+    for path in (_VERSION, _MODEL):  # the longer first: a name takes what follows it
         found += [
-            Endpoint(path, oip.model, "The tensors of a model"),
-            Endpoint(f"{path}/ready", oip.model_ready, "Whether the model is ready"),
+            Endpoint(
+                f"{path}/ready", oip.model_ready, "Whether the model is ready", unready=MODEL_READY
+            ),
             Endpoint(f"{path}/infer", oip.infer, "Outputs of texts or pairs", InferRequest),
+            Endpoint(path, oip.model, "The tensors of a model"),
         ]
     if settings.metrics:
         found.append(Endpoint("/metrics", _metrics, "Prometheus", answer="text/plain"))

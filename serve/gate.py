@@ -7,10 +7,11 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rubert_lite.errors import InputError
@@ -94,11 +95,11 @@ class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: ASGIApp, service: Service, keys: Keys, *, routes: Collection[str] = ()
+        self, app: ASGIApp, service: Service, keys: Keys, *, routes: Sequence[Route] = ()
     ) -> None:
-        """Guard an application; `routes` are the paths that logs and metrics may name."""
+        """Guard an application; `routes` are those that logs and metrics may name."""
         self._app = app
-        self._routes = frozenset(routes)
+        self._routes = routes
         self.service = service
         self.keys = keys
 
@@ -130,8 +131,9 @@ class Gate:
         try:
             self._admit(path, headers)
             if scope["method"] == "POST":
-                if path != "/tokenize":
-                    self.service.scheduler.check_room()  # before reading what is refused anyway
+                # Before reading what is refused anyway.
+                line = self.service.readers if path == "/tokenize" else self.service.scheduler
+                line.check_room()
                 body = await self._body(headers, receive)
                 await self._until_gone(scope, body, receive, noted)
             else:
@@ -204,8 +206,10 @@ class Gate:
                 task.cancel()
 
     def _note(self, scope: Scope, number: str, status: int, seconds: float) -> None:
-        path = str(scope["path"])  # of what was refused before it was routed
-        route = getattr(scope.get("route"), "path", path if path in self._routes else "other")
+        if "route" not in scope:  # refused before it was routed; for spans, too
+            fits = (r for r in self._routes if r.matches(scope)[0] is not Match.NONE)
+            scope["route"] = next(fits, None)
+        route = getattr(scope["route"], "path_format", "other")
         metrics = self.service.metrics
         metrics.requests.labels(route, str(status)).inc()
         metrics.duration.labels(route).observe(seconds)

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rubert_lite import __version__
+from rubert_lite import Model, __version__
 from rubert_lite.errors import InputError, ModelNotFound
 from rubert_lite.inputs import Text
 from rubert_lite.model import Output
+from rubert_lite.package import Manifest
 
 from .openai import check_name
 from .reading import parse
 from .schemas import InferInput, InferRequest
 from .service import Answer, Service
+from .visit import Visit
 from .writing import json_response, phase_headers
 
 _HEADER = "inference-header-content-length"
@@ -49,15 +51,15 @@ async def ready(request: Request) -> Response:
 
 async def model_ready(request: Request) -> Response:
     """Say the same of a model."""
-    service = _service(request)
-    body = {"name": service.model.package.manifest.name, "ready": service.ready}
+    service, visit = _begin(request)
+    body = {"name": visit.model.package.manifest.name, "ready": service.ready}
     return json_response(body, status=200 if service.ready else 503)
 
 
 async def model(request: Request) -> Response:
     """Describe the tensors of the model."""
-    service = _service(request)
-    manifest = service.model.package.manifest
+    _, visit = _begin(request)
+    manifest = visit.model.package.manifest
     return json_response(
         {
             "name": manifest.name,
@@ -66,7 +68,7 @@ async def model(request: Request) -> Response:
             "inputs": [{"name": _INPUT, "datatype": "BYTES", "shape": [-1]}],
             "outputs": [
                 {"name": name, "datatype": "FP32", "shape": [-1, width]}
-                for name, width in _widths(service).items()
+                for name, width in _widths(visit.model).items()
             ],
         }
     )
@@ -74,47 +76,50 @@ async def model(request: Request) -> Response:
 
 async def infer(request: Request) -> Response:
     """Compute outputs of texts or pairs."""
-    service = _service(request)
+    service, visit = _begin(request)
     data = await request.body()
     size = _header_size(request, data)
     body = parse(data[:size], InferRequest)
     texts = _texts(body.inputs[0], data[size:])
-    widths = _widths(service)
+    widths = _widths(visit.model)
     wanted = [o.name for o in body.outputs] or ["sentence_embedding"]
     unknown = [name for name in wanted if name not in widths]
     if unknown:
         raise InputError(f"outputs: no {unknown[0]!r}, the model has {', '.join(widths)}")
     found: dict[str, Answer] = {}
     for name in dict.fromkeys(wanted):
-        found[name] = await _compute(service, cast(Output, name), texts)
+        found[name] = await _compute(service, visit, cast(Output, name), texts)
     everything = bool(body.parameters.get("binary_data_output", False))
     asked = {o.name: o.parameters.get("binary_data", everything) for o in body.outputs}
     binary = {name for name in found if asked.get(name, everything)}
-    return _respond(service, body, found, binary)
+    return _respond(visit.model.package.manifest, body, found, binary)
 
 
-async def _compute(service: Service, output: Output, texts: list[Text]) -> Answer:
+async def _compute(service: Service, visit: Visit, output: Output, texts: list[Text]) -> Answer:
     if output == "logits":
-        return (await service.classify(texts))[1]
+        return (await service.classify(visit, texts))[1]
     pairs = [place for place, text in enumerate(texts) if not isinstance(text, str)]
     if pairs:
         raise InputError(f"inputs: a pair at {pairs[0]}: only logits read pairs")
-    return await service.embed(cast(list[str], texts), normalize=output == "sentence_embedding")
+    normalize = output == "sentence_embedding"
+    return await service.embed(visit, cast(list[str], texts), normalize=normalize)
 
 
-def _service(request: Request) -> Service:
+def _begin(request: Request) -> tuple[Service, Visit]:
+    """Begin a request to the model that the path names; ModelNotFound if it is another one."""
     service: Service = request.app.state.service
-    check_name(service, request.path_params["name"])
+    visit = service.visit()
+    check_name(service, visit.model, request.path_params["name"])
     version = request.path_params.get("version")
-    if version not in (None, service.model.package.manifest.version):
+    if version not in (None, visit.model.package.manifest.version):
         raise ModelNotFound(f"version {version!r} is not served here")
-    return service
+    return service, visit
 
 
-def _widths(service: Service) -> Mapping[str, int]:
-    found = {"sentence_embedding": service.model.dim, "pooled": service.model.dim}
-    if service.model.labels:
-        found["logits"] = len(service.model.labels)
+def _widths(model: Model) -> Mapping[str, int]:
+    found = {"sentence_embedding": model.dim, "pooled": model.dim}
+    if model.labels:
+        found["logits"] = len(model.labels)
     return found
 
 
@@ -179,9 +184,8 @@ def _decode(raw: bytes) -> list[str]:
 
 
 def _respond(
-    service: Service, body: InferRequest, found: Mapping[str, Answer], binary: set[str]
+    manifest: Manifest, body: InferRequest, found: Mapping[str, Answer], binary: set[str]
 ) -> Response:
-    manifest = service.model.package.manifest
     outputs, chunks = [], []
     for name, answer in found.items():
         rows: NDArray[np.float32] = np.ascontiguousarray(answer.rows, dtype="<f4")

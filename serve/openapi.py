@@ -1,6 +1,6 @@
 """The OpenAPI document, from one table of routes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,16 @@ _ERRORS = {
         "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
     },
 }
+READY = {
+    "type": "object",
+    "required": ["ready"],
+    "properties": {"ready": {"type": "boolean"}},
+}
+MODEL_READY = {
+    "type": "object",
+    "required": ["name", "ready"],
+    "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}},
+}
 _POST_STATUSES = (400, 408, 413, 415, 422, 429, 503)
 
 
@@ -54,6 +64,7 @@ class Endpoint:
     body: type[BaseModel] | None = None  # of a POST
     answer: str = "application/json"
     open: bool = False  # needs no key
+    unready: Mapping[str, Any] | None = None  # schema of a 503 that is no error
 
 
 def document(endpoints: list[Endpoint]) -> dict[str, Any]:
@@ -89,7 +100,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     for status in sorted(statuses):
         responses[str(status)] = {
             "description": "refused" if status < 500 else "not now",
-            "content": {"application/json": {"schema": error}},
+            "content": {
+                "application/json": {"schema": (status == 503 and endpoint.unready) or error}
+            },
         }
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
     if not endpoint.open:

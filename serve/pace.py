@@ -1,4 +1,6 @@
-"""How fast a line is worked off."""
+"""How fast a line is worked off, and how long it may be."""
+
+from .faults import Overloaded
 
 _SMOOTHING = 0.05  # a batch's share: the mean is over some twenty of them
 _BATCH_SECONDS = 0.01
@@ -6,6 +8,8 @@ _BATCH_SECONDS = 0.01
 
 class Pace:
     """Pieces a second on all lanes together, measured on the wall clock while something waits.
+
+    Of threads that read, it is characters.
 
     The time of the batches alone would tell too much: lanes share their cores with whatever else
     the process does. Means of pieces and of seconds are kept apart, so that a batch that follows
@@ -32,3 +36,22 @@ class Pace:
     def rest(self) -> None:
         """Know that nothing waits: the time until the next batch says nothing."""
         self._last = None
+
+
+def check_room(
+    waiting: int, cost: int, *, most: int, seconds: float, rate: float, unit: str
+) -> None:
+    """Raise Overloaded if a line is too long for `cost` more, in units or in time.
+
+    A line of a few seconds is worse than none: who waits gives up and asks again. An empty one
+    takes all.
+    """
+    bound = min(most, seconds * rate)
+    beyond: float = waiting + cost - most if waiting else 0
+    if waiting > bound:
+        beyond = max(beyond, waiting - bound)
+    if beyond > 0:
+        raise Overloaded(
+            f"{waiting} {unit} are waiting, which takes {waiting / rate:.1f} s: come again later",
+            beyond / rate,
+        )

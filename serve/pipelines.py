@@ -20,8 +20,9 @@ from .writing import json_response
 async def tag(request: Request) -> Response:
     """Return the entities of a text, or a list of them for each of several texts."""
     service: Service = request.app.state.service
+    visit = service.visit()
     body = await read_body(request, TagRequest)
-    found, spent = await service.tag(as_list(body.inputs))
+    found, spent = await service.tag(visit, as_list(body.inputs))
     rows = [[_entity(e) for e in entities] for entities in found]
     return json_response(rows[0] if isinstance(body.inputs, str) else rows, spent)
 
@@ -29,10 +30,11 @@ async def tag(request: Request) -> Response:
 async def answer(request: Request) -> Response:
     """Return the answer to a question, or to each of several."""
     service: Service = request.app.state.service
+    visit = service.visit()
     body = await read_body(request, AnswerRequest)
     several = isinstance(body.inputs, list)
     asked = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    found, spent = await service.answer([(a.question, a.context) for a in asked])
+    found, spent = await service.answer(visit, [(a.question, a.context) for a in asked])
     rows = [_answer(a) for a in found]
     return json_response(rows if several else rows[0], spent)
 

@@ -25,9 +25,9 @@ from rubert_lite.batches import BATCH_PIECES
 from rubert_lite.model import Output
 from rubert_lite.pieces import Pieces
 
-from .faults import Overloaded, TooLarge, Unavailable
+from .faults import TooLarge, Unavailable
 from .line import Job, Line, Ticket
-from .pace import Pace
+from .pace import Pace, check_room
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +89,11 @@ class Scheduler:
         """Raise Overloaded if the line takes nothing more: known before a request is read."""
         self._admit(0)
 
-    async def compute(
-        self, model: Model, texts: Sequence[Pieces], output: Output, *, timeout: float
-    ) -> Computed:
+    async def compute(self, model: Model, texts: Sequence[Pieces], output: Output) -> Computed:
         """Return one output of every text.
 
         Raises Overloaded when the line is full, TooLarge when the texts alone would fill it,
-        Unavailable when the time is over, and what the graph raises.
+        Unavailable when it is closed, and what the graph raises.
         """
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), [None] * len(texts), len(texts), time.perf_counter())
@@ -108,10 +106,7 @@ class Scheduler:
             self._admit(cost)
             self._enter(ticket, model, texts, output)
         try:
-            async with asyncio.timeout(timeout):
-                await ticket.future
-        except TimeoutError:
-            raise Unavailable(f"no answer within {timeout:g} s: the server is busy") from None
+            await ticket.future
         finally:
             ticket.live = False
         done = time.perf_counter()
@@ -119,21 +114,14 @@ class Scheduler:
         return Computed(rows, ticket.started - ticket.submitted, done - ticket.started)
 
     def _admit(self, cost: int) -> None:
-        """Raise Overloaded if the line is too long already, in pieces or in time.
-
-        A line of a few seconds is worse than none: who waits gives up and asks again.
-        """
-        waiting, rate = self._line.tokens, self._pace.rate
-        most = min(self._limit, self._patience * rate)
-        beyond: float = waiting + cost - self._limit if waiting else 0
-        if waiting > most:
-            beyond = max(beyond, waiting - most)
-        if beyond > 0:
-            raise Overloaded(
-                f"{waiting} pieces are waiting, which takes {waiting / rate:.1f} s: come again"
-                " later",
-                beyond / rate,
-            )
+        check_room(
+            self._line.tokens,
+            cost,
+            most=self._limit,
+            seconds=self._patience,
+            rate=self._pace.rate,
+            unit="pieces",
+        )
 
     def _enter(self, ticket: Ticket, model: Model, texts: Sequence[Pieces], output: Output) -> None:
         rank = self._line.clock

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,15 +23,19 @@ from rubert_lite.reader import Reading
 from .faults import Empty, TooLarge
 from .loading import open_model
 from .metrics import Metrics
+from .readers import Readers, count_chars, parts_of
 from .scheduler import Scheduler
 from .settings import Settings
+from .visit import Visit
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
+X = TypeVar("X", bound=Text)
 
 _INLINE_CHARS = 4096  # fewer characters are tokenised at once: a thread would cost more
+_PIECE_CHARS = 8  # more than those of a piece of Russian text, with the white space around it
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,19 @@ class Service:
         self.metrics = metrics
         self.draining = False
         self.reloading = asyncio.Lock()  # one reload at a time
+        lanes = settings.lanes or model.lanes
         self.scheduler = Scheduler(
-            lanes=settings.lanes or model.lanes,
+            lanes=lanes,
             max_queue_tokens=settings.max_queue_tokens,
             max_queue_seconds=settings.max_queue_seconds,
             on_batch=lambda texts, tokens, seconds: self.metrics.batch.observe(texts),
             on_line=lambda tokens: self.metrics.queue.set(tokens),
+        )
+
+        self.readers = Readers(
+            threads=max(lanes, 2),  # one alone would be held up by a single long text
+            max_queue_chars=settings.max_queue_tokens * _PIECE_CHARS,
+            max_queue_seconds=settings.max_queue_seconds,
         )
 
     @property
@@ -73,8 +84,13 @@ class Service:
         """Whether a balancer should send requests here."""
         return not self.draining
 
+    def visit(self) -> Visit:
+        """Begin a request: it keeps the model of now, and its time runs."""
+        return Visit.begin(self.model, self.settings.timeout_seconds)
+
     async def embed(
         self,
+        visit: Visit,
         texts: Sequence[str],
         *,
         normalize: bool = True,
@@ -82,86 +98,102 @@ class Service:
         cut: bool | None = None,
     ) -> Answer:
         """Return the vectors of texts; `width` keeps the first dimensions."""
-        model = self.model
-        if width is not None and not 1 <= width <= model.dim:
-            raise InputError(f"dimensions = {width}: expected 1 to {model.dim}")
+        dim = visit.model.dim
+        if width is not None and not 1 <= width <= dim:
+            raise InputError(f"dimensions = {width}: expected 1 to {dim}")
         output: Output = "sentence_embedding" if normalize else "pooled"
-        answer = await self._compute(model, texts, output, cut=cut)
-        if width is None or width == model.dim:
+        answer = await self._compute(visit, texts, output, cut=cut)
+        if width is None or width == dim:
             return answer
         rows = truncate(answer.rows, width, normalize=normalize)
         return Answer(rows, answer.spent)
 
     async def classify(
-        self, texts: Sequence[Text], *, cut: bool | None = None
+        self, visit: Visit, texts: Sequence[Text], *, cut: bool | None = None
     ) -> tuple[list[Prediction], Answer]:
         """Return a prediction for each text or pair of texts."""
-        model = self.model
+        model = visit.model
         if not model.labels:
             name = model.package.manifest.name
             raise InputError(f"{name} has no labels: it only encodes")
-        answer = await self._compute(model, texts, "logits", cut=cut)
+        answer = await self._compute(visit, texts, "logits", cut=cut)
         return model.predictions(answer.rows), answer
 
-    async def tag(self, texts: Sequence[str]) -> tuple[list[list[Entity]], Spent]:
+    async def tag(self, visit: Visit, texts: Sequence[str]) -> tuple[list[list[Entity]], Spent]:
         """Return the entities of each text, of any length, with their places in it."""
-        model = self.model
-        return await self._read_spans(model, texts, lambda: model.read_entities(texts))
+        return await self._read_spans(visit, texts, visit.model.read_entities)
 
-    async def answer(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Found], Spent]:
+    async def answer(
+        self, visit: Visit, pairs: Sequence[tuple[str, str]]
+    ) -> tuple[list[Found], Spent]:
         """Return the best answer to each (question, context) out of the context."""
-        model = self.model
-        return await self._read_spans(model, pairs, lambda: model.read_answers(pairs))
+        return await self._read_spans(visit, pairs, visit.model.read_answers)
 
-    async def tokenize(self, texts: Sequence[str], write: Callable[[list[Span]], R]) -> list[R]:
+    async def tokenize(
+        self, visit: Visit, texts: Sequence[str], write: Callable[[list[Span]], R]
+    ) -> list[R]:
         """Return what `write` makes, in a thread, of the pieces of each text with their places."""
-        self.check(texts)
-        model, limit = self.model, self.settings.max_queue_tokens
+        limit = self.settings.max_queue_tokens
 
-        def read() -> list[R]:
-            found, total = [], 0
+        def read() -> Iterator[R]:
+            total = 0
             for text in texts:
-                spans = model.spans(text)
+                spans = visit.model.spans(text)
                 total += len(spans)
                 if total > limit:
                     raise TooLarge(f"more than {limit} pieces, the most of a request: split it")
-                found.append(write(spans))
-            return found
+                yield write(spans)
 
-        return await asyncio.to_thread(read)
+        async with visit.in_time():
+            return await self.readers.read(self.check(texts), read())
 
     async def _compute(
-        self, model: Model, texts: Sequence[Text], output: Output, *, cut: bool | None
+        self, visit: Visit, texts: Sequence[Text], output: Output, *, cut: bool | None
     ) -> Answer:
         began = time.perf_counter()
-        pairs = output == "logits"
-        pieces = await _near(self.check(texts), lambda: model.read(texts, pairs=pairs))
-        if not (self.settings.auto_truncate if cut is None else cut):
-            for place, text in enumerate(pieces):
-                if text.cut:
-                    raise _cut(place, model)
-        rows, spent = await self._schedule(model, pieces, output, began)
+        async with visit.in_time():
+            pieces = await self._pieces(visit.model, texts, pairs=output == "logits")
+            if not (self.settings.auto_truncate if cut is None else cut):
+                for place, text in enumerate(pieces):
+                    if text.cut:
+                        raise _cut(place, visit.model)
+            rows, spent = await self._schedule(visit.model, pieces, output, began)
         self.metrics.texts.inc(len(texts))
         return Answer(np.stack(rows), spent)
 
+    async def _pieces(
+        self, model: Model, texts: Sequence[Text], *, pairs: bool = False
+    ) -> list[Pieces]:
+        parts = (model.read(part, pairs=pairs) for part in parts_of(texts))
+        return [pieces for part in await self._read(self.check(texts), parts) for pieces in part]
+
     async def _read_spans(
-        self, model: Model, texts: Sequence[Text], read: Callable[[], Reading[T]]
+        self, visit: Visit, texts: Sequence[X], read: Callable[[Sequence[X]], Reading[T]]
     ) -> tuple[list[T], Spent]:
         began = time.perf_counter()
         chars = self.check(texts)
-        reading = await _near(chars, read)
-        rows, spent = await self._schedule(model, reading.windows, "logits", began)
+        async with visit.in_time():
+            readings = await self._read(chars, (read(part) for part in parts_of(texts)))
+            windows = [window for reading in readings for window in reading.windows]
+            rows, spent = await self._schedule(visit.model, windows, "logits", began)
+            finished = _finish(readings, rows)
+            # What is computed is not refused any more.
+            found = await self._read(chars, finished, admitted=True)
         self.metrics.texts.inc(len(texts))
-        return await _near(chars, lambda: reading.finish(rows)), spent
+        return [said for part in found for said in part], spent
+
+    async def _read(self, chars: int, parts: Iterator[R], *, admitted: bool = False) -> list[R]:
+        """Do what takes as long as texts have characters: in a thread, if that is worth one."""
+        if chars <= _INLINE_CHARS:
+            return list(parts)
+        return await self.readers.read(chars, parts, admitted=admitted)
 
     async def _schedule(
         self, model: Model, pieces: Sequence[Pieces], output: Output, began: float
     ) -> tuple[list[Logits], Spent]:
         """Wait for the lanes; `began` is when the reading of the texts did."""
         read = time.perf_counter()
-        found = await self.scheduler.compute(
-            model, pieces, output, timeout=self.settings.timeout_seconds
-        )
+        found = await self.scheduler.compute(model, pieces, output)
         tokens = sum(len(p.ids) for p in pieces)
         phases = {
             "tokenization": read - began,
@@ -172,7 +204,7 @@ class Service:
         self.metrics.tokens.inc(tokens)
         return found.rows, Spent(tokens, phases)
 
-    async def refused(self, texts: Sequence[str]) -> dict[int, InputError]:
+    async def refused(self, visit: Visit, texts: Sequence[str]) -> dict[int, InputError]:
         """Find the texts that alone would be refused, and why."""
         found: dict[int, InputError] = {}
         fit = []
@@ -183,8 +215,9 @@ class Service:
             except InputError as error:
                 found[place] = error
         if not self.settings.auto_truncate and fit:
-            model = self.model
-            pieces = await asyncio.to_thread(model.read, [texts[i] for i in fit])
+            model = visit.model
+            async with visit.in_time():
+                pieces = await self._pieces(model, [texts[i] for i in fit])
             found |= {i: _cut(i, model) for i, p in zip(fit, pieces, strict=True) if p.cut}
         return found
 
@@ -197,7 +230,7 @@ class Service:
             raise TooLarge(f"{len(texts)} texts, expected at most {limits.max_items}: split them")
         total = 0
         for place, text in enumerate(texts, start=first):
-            chars = len(text) if isinstance(text, str) else sum(map(len, text))
+            chars = count_chars(text)
             if chars > limits.max_item_chars:
                 raise TooLarge(
                     f"text {place}: {chars} characters, expected at most {limits.max_item_chars}"
@@ -218,13 +251,17 @@ class Service:
         self.metrics.reloads.labels("done").inc()
 
     def close(self) -> None:
-        """Answer what waits, then end the lanes."""
+        """Answer what waits, then end the threads."""
+        self.readers.close()
         self.scheduler.close()
 
 
-async def _near(chars: int, work: Callable[[], R]) -> R:
-    """Do what takes as long as a text has characters: in a thread, if that is worth one."""
-    return work() if chars <= _INLINE_CHARS else await asyncio.to_thread(work)
+def _finish(readings: Sequence[Reading[T]], rows: Sequence[Logits]) -> Iterator[list[T]]:
+    start = 0
+    for reading in readings:
+        stop = start + len(reading.windows)
+        yield reading.finish(rows[start:stop])
+        start = stop
 
 
 def _cut(place: int, model: Model) -> TooLarge:

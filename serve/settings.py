@@ -37,7 +37,9 @@ class Settings(BaseSettings):
         1.0, gt=0, description="time that waiting pieces take; beyond it: 429"
     )
     auto_truncate: bool = Field(True, description="cut long texts unless a request says otherwise")
-    timeout_seconds: Seconds = Field(30.0, gt=0, description="longest time a request may wait")
+    timeout_seconds: Seconds = Field(
+        30.0, gt=0, description="time to read and compute a request; beyond it: 503"
+    )
     body_timeout_seconds: Seconds = Field(
         10.0,
         gt=0,

@@ -21,11 +21,16 @@ from .writing import json_response
 async def embed(request: Request) -> Response:
     """Return the vectors of one or several texts, as bare lists."""
     service: Service = request.app.state.service
+    visit = service.visit()
     body = await read_body(request, EmbedRequest)
     if body.prompt_name:
         raise InputError(f"prompt_name {body.prompt_name!r}: this model has no prompts")
     answer = await service.embed(
-        as_list(body.inputs), normalize=body.normalize, width=body.dimensions, cut=body.truncate
+        visit,
+        as_list(body.inputs),
+        normalize=body.normalize,
+        width=body.dimensions,
+        cut=body.truncate,
     )
     return json_response([*answer.rows], answer.spent)
 
@@ -33,21 +38,23 @@ async def embed(request: Request) -> Response:
 async def similarity(request: Request) -> Response:
     """Return the cosine of each sentence with the source sentence."""
     service: Service = request.app.state.service
+    visit = service.visit()
     body = await read_body(request, SimilarityRequest)
     inputs = body.inputs
     texts = [inputs.source_sentence, *inputs.sentences]
-    answer = await service.embed(texts, cut=body.parameters.truncate)
+    answer = await service.embed(visit, texts, cut=body.parameters.truncate)
     return json_response(answer.rows[1:] @ answer.rows[0], answer.spent)
 
 
 async def predict(request: Request) -> Response:
     """Return labels and scores: a list for one text or pair, a list of lists for a batch."""
     service: Service = request.app.state.service
+    visit = service.visit()
     body = await read_body(request, PredictRequest)
     texts, single = _texts(body.inputs)
-    found, answer = await service.classify(texts, cut=body.truncate)
+    found, answer = await service.classify(visit, texts, cut=body.truncate)
     if body.raw_scores:
-        labels = service.model.labels
+        labels = visit.model.labels
         rows = [
             sorted(zip(labels, row.tolist(), strict=True), key=lambda pair: -pair[1])
             for row in answer.rows
@@ -82,6 +89,7 @@ def _text(parts: Sequence[str]) -> Text:
 async def tokenize(request: Request) -> Response:
     """Return the pieces of texts; places are characters of the text as given."""
     service: Service = request.app.state.service
+    visit = service.visit()
     body = await read_body(request, TokenizeRequest)
 
     def write(spans: list[Span]) -> orjson.Fragment:
@@ -97,7 +105,7 @@ async def tokenize(request: Request) -> Response:
         ]
         return orjson.Fragment(orjson.dumps(rows))
 
-    return json_response(await service.tokenize(as_list(body.inputs), write))
+    return json_response(await service.tokenize(visit, as_list(body.inputs), write))
 
 
 async def info(request: Request) -> Response:

@@ -49,7 +49,7 @@ class Traced:
                 await send(message)
 
             await self._app(scope, receive, noted)
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path_format", "other")
             span.update_name(f"{method} {route}")
             span.set_attribute("http.request.method", method)
             span.set_attribute("http.route", route)

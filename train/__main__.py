@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .compare import compare, compare_at_once
     from .compare_speed import measure_speed
     from .compared import load_comparison
-    from .evaluate import evaluate, load_evaluation
+    from .evaluate import evaluate
+    from .evaluated import load_evaluation
     from .folders import Line
     from .line import STAGES, run_line
 

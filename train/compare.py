@@ -37,7 +37,7 @@ from .line import run_line
 from .line_tasks import finetune_head, learn_task_words
 from .pairs import read_lines
 from .parallel import locked, run_rows
-from .results import insert, write_json
+from .results import insert, read_results, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +147,6 @@ def compare_at_once(
     for student, seed in rows:
         run_line(line_of(config, student, seed, force=force), _BEFORE[:-1])
     run_rows(command, words, jobs=jobs)
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Return what a comparison's file of results holds: nothing before its first cell."""
-    return _read(path) if path.is_file() else {}
 
 
 def _tune(

@@ -7,13 +7,13 @@ from pathlib import Path
 from rubert_lite import Model
 from rubert_lite.errors import InputError, RubertLiteError
 
-from .compare import held_out, read_results, report, shape_of
+from .compare import held_out, report, shape_of
 from .compared import CompareConfig, ComparedStudent, line_of
 from .config import LineConfig
 from .folders import Line
 from .line import run_line
 from .parallel import locked
-from .results import write_json
+from .results import read_results, write_json
 from .speed import exported, milliseconds
 
 logger = logging.getLogger(__name__)

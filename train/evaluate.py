@@ -4,41 +4,32 @@ A configuration names systems and tasks. Every (system, task) pair is computed o
 results.json at once; a system whose files changed is computed anew.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
 from tqdm import tqdm
 
 import rubert_lite
-from rubert_lite.errors import ConfigError, InputError
+from rubert_lite.errors import InputError
 
-from .probes import (
-    Bitext,
-    cosines,
-    probe,
-    recall_by_length,
-    recall_of,
-    robustness,
-)
+from .evaluated import EvaluationConfig, RetrievalConfig, questions_of
+from .parallel import locked
+from .probes import Bitext, cosines, probe, recall_by_length, recall_of, robustness
 from .results import (
+    changed_results,
     detail_table,
     insert,
     main_table,
     neighbour_table,
     plot_plane,
+    read_results,
     recall_table,
-    write_json,
 )
-from .section import Section, load_section
 from .speed import milliseconds
-from .stage import fingerprint_files
-from .systems import System, SystemConfig
+from .systems import System
 from .tables import read_rows
 from .tasks import Task
 from .tfidf import TERMS, probe_terms, recall_beside, recall_terms
@@ -50,119 +41,75 @@ _ASKED = "asked"  # cell -> what it answers
 _SPEED_TEXTS = 1000
 
 
-class TaskConfig(Section):
-    """A labelled set: see Task."""
-
-    name: str
-    dev: str
-    metric: Literal["accuracy", "weighted_f1", "macro_f1", "auc", "mcc", "spearman"]
-    train: str = ""
-    text: str = "text"
-    pair: str = ""
-    label: str = "label"
-    limit: int = Field(0, ge=0)
-
-
-class RetrievalConfig(Section):
-    """Pairs of texts that should find each other."""
-
-    name: str
-    file: str  # tsv with a header, jsonl or parquet
-    query: str
-    document: str
-    only: dict[str, list[str]] = {}  # column -> values
-    details: bool = False  # also by length of the query, and with changed queries
-    unique: bool = False  # pairs whose document stood there before are left out
-    beside: bool = False  # also with TF-IDF of words and of characters added to the cosine
-
-
-class TableConfig(Section):
-    """A table in a Markdown file, between `<!-- place -->` and `<!-- /place -->`."""
-
-    file: str
-    place: str
-    kind: Literal["scores", "neighbours", "by length", "changed", "recall"]
-    systems: list[str] = Field(min_length=1)
-    retrieval: str = ""  # of `by length`, `changed` and `recall`
-    reference: str = ""  # of `scores`: a system whose mean the others are a share of
-
-
-class EvaluationConfig(Section):
-    """What is judged on what, and where the tables go."""
-
-    out: str  # folder of results.json and plane.png
-    plane: dict[str, list[str]] = {}  # lines of systems drawn into out/plane.png
-    tables: list[TableConfig] = []
-    tasks: list[TaskConfig] = []
-    retrieval: list[RetrievalConfig] = []
-    systems: list[SystemConfig] = Field(min_length=1)
-
-
-def load_evaluation(path: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
-    """Read and check a TOML file; see `load_config`."""
-    config: EvaluationConfig = load_section(EvaluationConfig, path, overrides)
-    names = [s.name for s in config.systems]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    problems = [f"systems: the name {name!r} stands twice" for name in twice]
-    detailed = [r.name for r in config.retrieval if r.details]
-    for table in config.tables:
-        asked = [*table.systems, *([table.reference] if table.reference else [])]
-        unknown = [f"no system {name!r}" for name in asked if name not in names]
-        if table.kind in ("by length", "changed") and table.retrieval not in detailed:
-            unknown.append(f"retrieval = {table.retrieval!r}: expected one with details = true")
-        if table.kind == "recall" and table.retrieval not in {r.name for r in config.retrieval}:
-            unknown.append(f"no retrieval {table.retrieval!r}")
-        problems += [f"tables.{table.place}: {what}" for what in unknown]
-    for line, systems in config.plane.items():
-        problems += [f"plane.{line}: no system {name!r}" for name in systems if name not in names]
-    if problems:
-        raise ConfigError(problems)
-    return config
-
-
 def evaluate(config: EvaluationConfig, *, force: bool = False) -> dict[str, Any]:
     """Fill `out/results.json` and return it: {system: {"fingerprint": ..., cell: {...}}}.
 
-    A system whose files are not there keeps the cells that it has.
+    A system whose files are not there keeps the cells that it has; those whose question has
+    changed stay out of the tables. Several evaluations may fill one file at once.
     """
     path = Path(config.out) / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     for absent in (c for c in config.systems if c.missing):
-        results.setdefault(absent.name, {})
         logger.warning("%s: no %s: its cells stay as they are", absent.name, absent.missing)
     work = list(_cells(config))
     bar = tqdm(total=len(work), desc="evaluate", unit="cell", disable=None)
     for system, name, question, cell in work:
         bar.set_postfix_str(f"{system.config.name}: {name}")
-        kept = results.setdefault(system.config.name, {})
-        if name == _FIRST and (force or kept.get("fingerprint") != system.fingerprint):
-            kept = results[system.config.name] = {"fingerprint": system.fingerprint}
-        asked = kept.setdefault(_ASKED, {})
+        row = read_results(path).get(system.config.name, {})
+        anew = name == _FIRST and (force or row.get("fingerprint") != system.fingerprint)
         # Results from before questions were noted count as answers to these.
-        if force or name not in kept or asked.get(name, question) != question:
-            kept[name] = _short(cell(system))
-            asked[name] = question
-            write_json(path, results)
-        asked.setdefault(name, question)
+        known = name in row and row.get(_ASKED, {}).get(name, question) == question
+        if anew or force or not known:
+            found = _short(cell(system))
+            with changed_results(path) as results:
+                row = results.setdefault(system.config.name, {})
+                # Another process may have begun the row anew, by other files.
+                if anew or row.get("fingerprint") != system.fingerprint:
+                    row = results[system.config.name] = {"fingerprint": system.fingerprint}
+                row.setdefault(_ASKED, {})[name] = question
+                row[name] = found
         bar.update()
     bar.close()
-    _measure_speed(config, results)
-    write_json(path, results)
-    _report(config, results)
+    speeds = _speeds(config, read_results(path))
+    with changed_results(path) as results:
+        for settings in config.systems:
+            row = results.setdefault(settings.name, {})
+            row |= speeds.get(settings.name, {})
+    with locked(path.with_name(f"{path.name}.report")):  # the last one to report knows all rows
+        results = read_results(path)
+        _report(config, _comparable(config, results))
     return results
 
 
-def _measure_speed(config: EvaluationConfig, results: dict[str, Any]) -> None:
-    """Add one-thread milliseconds a text to every package: all in turns, or none if none is new."""
+def _comparable(config: EvaluationConfig, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out cells that answered another question than the one that is asked now.
+
+    Cells without a record stay, and those whose question cannot be told for lack of its files.
+    """
+    questions = questions_of(config)
+    shown = dict(results)
+    for name in (c.name for c in config.systems):
+        asked = results[name].get(_ASKED, {})
+        old = [cell for cell, now in questions.items() if now and asked.get(cell, now) != now]
+        if old:
+            shown[name] = {k: v for k, v in results[name].items() if k not in old}
+            logger.warning(
+                "%s: %s: the task's files or settings have changed since: left out of the tables",
+                name,
+                ", ".join(old),
+            )
+    return shown
+
+
+def _speeds(config: EvaluationConfig, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure one-thread milliseconds a text of every package: in turns, or none if none is new."""
     packages = [c for c in config.systems if c.kind == "package" and not c.missing]
     if not config.retrieval or all("speed" in results[c.name] for c in packages):
-        return
+        return {}
     texts = read_bitext(config.retrieval[0]).queries[:_SPEED_TEXTS]
     models = {
         c.name: rubert_lite.load(c.path, variant=c.variant or None, lanes=1) for c in packages
     }
-    for name, value in milliseconds(models, texts).items():
-        results[name]["speed"] = {"ms": value}
+    return {name: {"speed": {"ms": ms}} for name, ms in milliseconds(models, texts).items()}
 
 
 def _report(config: EvaluationConfig, results: Mapping[str, Any]) -> None:
@@ -184,28 +131,16 @@ def _cells(
     config: EvaluationConfig,
 ) -> Iterator[tuple[System, str, str, Callable[[System], Mapping[str, Any]]]]:
     """Yield each system with the names of its cells, what they ask, and how it is answered."""
-    tasks = [(t, _question(t.model_dump(), t.train, t.dev)) for t in config.tasks]
-    # As before there were these settings, where they are off: what was answered stays answered.
-    late = ("unique", "beside")
-    searches = [
-        (r, _question(r.model_dump(exclude={k for k in late if not getattr(r, k)}), r.file))
-        for r in config.retrieval
-    ]
+    questions = questions_of(config)
     for settings in config.systems:
         system = System(settings)
         if settings.missing:
             continue
         yield system, _FIRST, "", System.properties
-        for t, question in tasks:
-            yield system, t.name, question, partial(_probe, Task(**t.model_dump()))
-        for r, question in searches:
-            yield system, r.name, question, partial(_retrieve, r)
-
-
-def _question(settings: Mapping[str, Any], *files: str) -> str:
-    """Identify what a cell asks: its settings and the texts and labels of its files."""
-    whole = fingerprint_files([f for f in files if f], whole=True)
-    return sha256(json.dumps([settings, whole], sort_keys=True).encode()).hexdigest()[:16]
+        for t in config.tasks:
+            yield system, t.name, questions[t.name], partial(_probe, Task(**t.model_dump()))
+        for r in config.retrieval:
+            yield system, r.name, questions[r.name], partial(_retrieve, r)
 
 
 def _probe(task: Task, system: System) -> dict[str, float]:

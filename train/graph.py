@@ -115,5 +115,7 @@ def _begin(job: Job, log: Path) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        os._exit(status)
+        try:
+            sys.stdout.flush()
+        finally:  # a full disk, too, must not let this process go on as its parent
+            os._exit(status)

@@ -22,17 +22,19 @@ class HeldOut:
     Case, white space and tags do not count: a task may give its words apart, or mark one.
     """
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str], *, loosely: bool = False) -> None:
         """Read files: lines, tab-separated cells, or all strings of JSON and jsonl, nested ones.
 
-        Raises InputError for a file without any text, or with a line that cannot be read.
+        `loosely`: letters and digits alone are compared, ё as е, where a text has any. Raises
+        InputError for a file without any text, or with a line that cannot be read.
         """
         self._keys: set[int] = set()
+        self._key = _loose_key if loosely else _key
         for path in paths:
             before = len(self._keys)
             for text in _texts(path):
-                self._keys.add(_key(text))
-                self._keys.update(_key(s) for s in _sentences(text))
+                self._keys.add(self._key(text))
+                self._keys.update(self._key(s) for s in _sentences(text))
             if len(self._keys) == before and not any(_texts(path)):
                 raise InputError(f"{path}: no text in it: nothing would be held out by it")
 
@@ -40,7 +42,8 @@ class HeldOut:
         """Tell whether a text is held out, or holds a long sentence that is."""
         if not self._keys or not isinstance(text, str):
             return False
-        return _key(text) in self._keys or any(_key(s) in self._keys for s in _sentences(text))
+        key = self._key
+        return key(text) in self._keys or any(key(s) in self._keys for s in _sentences(text))
 
 
 def _texts(path: str) -> Iterator[str]:
@@ -79,4 +82,13 @@ def _sentences(text: str) -> list[str]:
 
 
 def _key(text: str) -> int:
-    return text_hash(_SPACE.sub("", _TAG.sub("", clean_text(text))).casefold())
+    return text_hash(_plain(text))
+
+
+def _loose_key(text: str) -> int:
+    plain = _plain(text).replace("ё", "е")
+    return text_hash("".join(filter(str.isalnum, plain)) or plain)
+
+
+def _plain(text: str) -> str:
+    return _SPACE.sub("", _TAG.sub("", clean_text(text))).casefold()

@@ -173,24 +173,40 @@ def find_rotation(targets: Targets, width: int, *, seed: int) -> NDArray[np.floa
 
 
 class _Writer:
-    """Appends items to a raw file, then gives it the header of an array."""
+    """Appends items to raw files, then gives each the header of an array."""
 
     def __init__(self, out: Path, split: str, dtype: Any) -> None:
-        self.out, self.split, self.dtype = out, split, dtype
-        self.raw = out / f"{split}.raw"
-        self.file: IO[bytes] = self.raw.open("wb")
-        self.lengths: list[int] = []
-        self.pairs: list[int] = []
+        self.ids = _Raw(out / f"{split}.ids.npy", dtype)
+        self.starts = _Raw(out / f"{split}.starts.npy", np.int64)
+        self.pairs = _Raw(out / f"{split}.pairs.npy", np.int64)
+        self.end = 0
+        self.starts.add([0])
 
     def add(self, ids: Sequence[int], pair: int) -> None:
-        self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())
-        self.lengths.append(len(ids))
-        self.pairs.append(pair)
+        self.end += len(ids)
+        self.ids.add(ids)
+        self.starts.add([self.end])
+        self.pairs.add([pair])
+
+    def close(self) -> None:
+        for raw in (self.ids, self.starts, self.pairs):
+            raw.close()
+
+
+class _Raw:
+    """Numbers on disk that become an array without ever being in memory at once."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        self.path, self.dtype = path, dtype
+        self.raw = path.with_suffix(".raw")
+        self.file: IO[bytes] = self.raw.open("wb")
+
+    def add(self, values: Sequence[int]) -> None:
+        self.file.write(np.asarray(values, dtype=self.dtype).tobytes())
 
     def close(self) -> None:
         self.file.close()
-        starts = np.cumsum([0, *self.lengths])
-        np.save(self.out / f"{self.split}.starts.npy", starts)
-        np.save(self.out / f"{self.split}.pairs.npy", np.asarray(self.pairs, dtype=np.int64))
-        np.save(self.out / f"{self.split}.ids.npy", np.fromfile(self.raw, dtype=self.dtype))
+        empty = not self.raw.stat().st_size  # which cannot be mapped
+        mapped = np.empty(0, self.dtype) if empty else np.memmap(self.raw, self.dtype, mode="r")
+        np.save(self.path, mapped)
         self.raw.unlink()

@@ -66,7 +66,7 @@ class LabelledTexts:
         """
         tokenizer.enable_truncation(max_length)
         tokenizer.no_padding()
-        held_out = HeldOut(exclude)
+        held_out = HeldOut(exclude, loosely=True)  # judged texts come in several spellings
         texts: list[NDArray[np.int32]] = []
         classes: list[int] = []
         ends: list[int] = []

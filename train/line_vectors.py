@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 
 from .corpus import expand
 from .encoders import open_encoder, package_version
-from .folders import Line, fingerprint_source
+from .folders import Line, fingerprint_source, fingerprint_weights
 from .items import Reading, write_items
 from .pairs import PairCleaning, PairSource, read_lines, write_pairs
 from .sentence_config import PairSourceConfig, SentenceConfig
@@ -24,6 +25,7 @@ _PLAIN = "texts of the corpus"  # the name of the source that the second teacher
 _FITTED = "plain.npy"  # [second teacher's width, first teacher's width]
 _KEYS, _OWN_KEYS = "keys.npy", "student_keys.npy"  # [pairs] uint64, hashes of the sides
 _FITTED_PAIRS = 100_000  # that decide it, about
+_NAME = 16  # characters in a cache's name that tell what filled it
 
 
 def pair_sources(sources: Sequence[PairSourceConfig], *, share: float = 1.0) -> list[PairSource]:
@@ -167,8 +169,22 @@ def _teacher(c: SentenceConfig, encoders: tuple[str, ...], revision: str) -> _Te
 
 
 def _cache(c: SentenceConfig, encoder: str, revision: str) -> VectorCache:
-    made = revision or package_version(encoder) or fingerprint_source(encoder)[:16]
-    return VectorCache(Path(c.cache) / f"{Path(encoder).name}-{made.replace('/', '-')}")
+    return VectorCache(Path(c.cache) / cache_name(encoder, revision))
+
+
+def cache_name(encoder: str, revision: str = "") -> str:
+    """Name the folder of an encoder's vectors by all that they depend on.
+
+    Raises InputError for what can only be a folder, and is not there.
+    """
+    folder = Path(encoder)
+    made = package_version(encoder) or fingerprint_source(encoder, revision)
+    if (folder / "stage.json").is_file():  # which tells its settings, not what lies there
+        made += f"|{fingerprint_weights(folder)}"
+    # A name on a hub may be cut where its owner is whole: what follows stands in the folder's name.
+    if len(made) > _NAME and not (made == encoder and encoder.rfind("/") < _NAME):
+        made = sha256(made.encode()).hexdigest()
+    return f"{folder.name}-{made[:_NAME].replace('/', '-')}"
 
 
 def open_targets(line: Line) -> Targets:

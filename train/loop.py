@@ -16,7 +16,14 @@ from tqdm import tqdm
 
 from rubert_lite.errors import ConfigError
 
-from .checkpoint import Trainee, append_metrics, load_state, rewind_metrics, save_state
+from .checkpoint import (
+    Trainee,
+    append_metrics,
+    has_state,
+    load_state,
+    rewind_metrics,
+    save_state,
+)
 from .optimizer import optimizers_of
 from .precision import Precision, worth_it
 from .student import default_device
@@ -56,7 +63,7 @@ class Schedule:
         warmup = max(1, int(self.steps * self.warmup_share))
         position = max(step, self.time_share(seconds) * self.steps)
         if position < warmup:
-            return self.learning_rate * (position + 1) / warmup
+            return self.learning_rate * min(1.0, (position + 1) / warmup)
         if self.decay == "constant":
             return self.learning_rate
         done = (position - warmup) / max(1, self.steps - warmup)
@@ -106,7 +113,8 @@ def run_job(
 
     `out/state` holds the newest checkpoint: a run that was killed goes on from there and gives the
     same losses as one that was not; one by the clock goes on with the time that was left.
-    `out/metrics.jsonl` has a record for every `log_steps` steps.
+    `out/metrics.jsonl` has a record for every `log_steps` steps. Raises ConfigError at a loss or
+    gradient that is not finite: the checkpoint before it stays.
     """
     if schedule.max_minutes and accelerator.num_processes > 1:
         raise ConfigError(["max_minutes is for one process: each would have a clock of its own"])
@@ -151,18 +159,21 @@ def run_job(
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        loss = torch.zeros((), device=device)
         for _ in range(schedule.accumulation):
             item = next(batches)
             with accelerator.autocast():
                 losses = job.losses(item, generator)
             (losses.total / schedule.accumulation).backward()  # type: ignore[no-untyped-call]
             log.add(losses.parts, losses.total, losses.pieces)
+            loss += losses.total.detach().float()
         parameters = [p for m in job.modules.values() for p in m.parameters() if p.grad is not None]
         if accelerator.num_processes > 1:
             # Students are small: averaging gradients by hand keeps the loop free of model wrappers.
             for p in parameters:
                 p.grad = accelerator.reduce(p.grad, "mean")
         norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+        _refuse_broken(job.name, step + 1, loss / schedule.accumulation, norm, out / "state")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -189,6 +200,21 @@ def run_job(
     if not last and job.validate is not None:
         last = job.validate()
     return last
+
+
+def _refuse_broken(name: str, step: int, loss: Tensor, norm: Tensor, state: Path) -> None:
+    """Raise ConfigError at a loss or norm of gradients that is not finite."""
+    # One number: a GPU is waited for once, after all that it has to do before the weights change.
+    if math.isfinite(float(loss.abs() + norm.to(loss.device))):
+        return
+    kept = f"{state} keeps the checkpoint before it" if has_state(state) else "no checkpoint yet"
+    raise ConfigError(
+        [
+            f"{name}: step {step}: the loss is {float(loss):g} and the norm of the gradients"
+            f" {float(norm):g}, expected finite numbers ({kept}): lower the stage's learning_rate,"
+            " warm up longer, or look for what is broken in its texts, vectors or weights"
+        ]
+    )
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

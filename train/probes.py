@@ -26,18 +26,33 @@ _LENGTHS = ((0, 30), (30, 60), (60, 120), (120, 10_000))  # characters
 
 
 def probe(task: Task, encode: Encode) -> dict[str, float]:
-    """Return {"linear", "knn"} of a classification, or {"spearman"} of the cosine of pairs."""
+    """Return {"linear", "knn"} of a classification, or {"spearman"} of the cosine of pairs.
+
+    Raises InputError where cosines or grades are not finite, or all the same: they have no order.
+    """
     dev = read_task(task.dev, task)
     if task.metric == "spearman":
         a, b = (unit(encode(column)) for column in dev.texts)
-        grades = [float(label) for label in dev.labels]
-        return {"spearman": float(spearmanr((a * b).sum(1), grades).statistic)}
+        likeness, grades = (a * b).sum(1), np.asarray([float(label) for label in dev.labels])
+        _check_order(f"task {task.name!r}: the cosines of the pairs of {task.dev}", likeness)
+        _check_order(f"task {task.name!r}: the grades of {task.dev}", grades)
+        return {"spearman": float(spearmanr(likeness, grades).statistic)}
     train = read_task(task.train, task, limit=task.limit)
     x, x_dev = features(train, encode), features(dev, encode)
     return {
         "linear": _linear(task, train, x, dev, x_dev),
         "knn": _neighbours(task, train, x, dev, x_dev),
     }
+
+
+def _check_order(what: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(f"{what} are not all finite: expected numbers: is the encoder broken?")
+    if np.ptp(values) == 0:
+        raise InputError(
+            f"{what} are all {values[0]:g}: expected several: such an encoder or file cannot be"
+            " judged by order"
+        )
 
 
 def choose_strength(
@@ -47,18 +62,21 @@ def choose_strength(
     labels: np.ndarray,
     fit: Callable[[float, Any, np.ndarray], object],
 ) -> float:
-    """Return the strength that does best on a tenth of the training set, the middle one if few.
+    """Return the strength that does best on a tenth of the training set.
 
-    Raises InputError where all labels are one.
+    The middle one where that tenth lacks a class. Raises InputError where all labels are one.
     """
     _, counts = np.unique(labels, return_counts=True)
     if len(counts) == 1:
         raise InputError(f"task {task.name!r}: all training labels are {str(labels[0])!r}")
+    middle = strengths[len(strengths) // 2]
     if counts.min() < 2 or len(labels) < 10 * len(counts):  # no tenth has a text of each
-        return strengths[len(strengths) // 2]
+        return middle
     fitted, held, y_fitted, y_held = train_test_split(
         x, labels, test_size=0.1, random_state=0, stratify=labels
     )
+    if len(np.unique(y_held)) < len(counts):  # of a rare class it gets none
+        return middle
     scored = [(score(task, fit(c, fitted, y_fitted), held, y_held), c) for c in strengths]
     return max(scored)[1]
 

@@ -1,12 +1,14 @@
 """Turn results.json into the README's tables and the picture of quality, size and speed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rubert_lite.errors import InputError
 
+from .parallel import locked
 from .stage import write_whole
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -126,6 +128,21 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """Return what a file of results holds: nothing before its first cell."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
+
+
+@contextmanager
+def changed_results(path: Path) -> Iterator[dict[str, Any]]:
+    """Read results to be changed and write them after; other processes wait with theirs."""
+    with locked(path):
+        results = read_results(path)
+        yield results
+        write_json(path, results)
+
+
 def write_json(path: Path, results: Mapping[str, Any]) -> None:
     """Write results so that a reader never sees half of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +158,7 @@ def insert(path: Path, name: str, lines: Sequence[str]) -> None:
         raise InputError(f"{path}: no lines {start.strip()} and {end}: where the table goes")
     before, rest = text.split(start, 1)
     after = rest.split(end, 1)[1]
-    path.write_text(before + start + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
+    write_whole(path, (before + start + "\n".join(lines) + "\n" + end + after).encode())
 
 
 _POINTS = 72  # an inch

@@ -1,5 +1,6 @@
 """The encoders that an evaluation compares: packages, teachers and baselines."""
 
+import glob
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -25,6 +26,7 @@ from .stage import fingerprint_files
 from .tasks import Encode, unit
 from .tfidf import TERMS
 from .vectors import VectorCache
+from .word_vectors import NAVEC
 
 
 class SystemConfig(Section):
@@ -46,13 +48,27 @@ class SystemConfig(Section):
 
     @property
     def missing(self) -> str:
-        """The first of its files and folders that is not there; names on a hub count as there."""
-        if self.path == USE:
-            return "" if package_version(USE) else f"package {USE}"
-        paths = [self.pairs, self.cache, self.rotation]
-        if self.kind != "encoder" or looks_local(self.path):
-            paths.append(self.path)
-        return next((p for p in paths if p and not Path(p).exists()), "")
+        """The first of its files, folders and Python packages that is not there.
+
+        Names on a hub count as there.
+        """
+        paths, encoders = [self.pairs, self.cache, self.rotation], [self.document_teacher]
+        (encoders if self.kind == "encoder" else paths).append(self.path)
+        absent = [p for p in paths if p and not Path(p).exists()]
+        absent += [t for t in self.texts if not (Path(t).is_file() or glob.glob(t))]
+        absent += filter(None, map(_absent, (*encoders, *self.document_beside)))
+        return next(iter(absent), "")
+
+
+def _absent(encoder: str) -> str:
+    """Name what an encoder lacks here: its Python package, or its folder."""
+    if encoder in (USE, NAVEC):
+        return "" if package_version(encoder) else f"package {encoder}"
+    return encoder if looks_local(encoder) and not Path(encoder).exists() else ""
+
+
+def _source(encoder: str) -> list[str]:
+    return [fingerprint_source(encoder), *filter(None, [package_version(encoder)])]
 
 
 @dataclass(frozen=True)
@@ -61,9 +77,9 @@ class System:
 
     config: SystemConfig
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Identify what the vectors depend on: files and settings."""
+        """Identify what the vectors depend on, as it was at first: files and settings."""
         c = self.config
         parts = [c.model_dump_json(exclude={"name", "path"}, exclude_defaults=True)]
         if c.kind == "package":  # its card, for one, does not matter
@@ -71,12 +87,11 @@ class System:
             parts += [files[name].sha256 for name in self._encoding_files]
         elif c.path:
             single = Path(c.path).is_file()
-            parts.append(fingerprint_files([c.path]) if single else fingerprint_source(c.path))
-            parts += [package_version(c.path)] if c.path == USE else []
+            parts += [fingerprint_files([c.path])] if single else _source(c.path)
         parts += [fingerprint_files(expand(c.texts, c.name))] if c.texts else []
         parts += [fingerprint_files([c.rotation])] if c.rotation else []
         others = (c.pairs, c.cache, c.document_teacher, *c.document_beside)
-        return "|".join([*parts, *(fingerprint_source(p) for p in others if p)])
+        return "|".join([*parts, *chain.from_iterable(_source(p) for p in others if p)])
 
     @cached_property
     def encode(self) -> Encode:

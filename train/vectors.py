@@ -41,8 +41,7 @@ class VectorCache:
         self._read()
 
     def _read(self) -> None:
-        # A part counts once its keys are there: they are written last.
-        names = [p.name.removesuffix(_KEYS) for p in sorted(self.folder.glob(f"*{_KEYS}"))]
+        names = self._names()
         self._parts = [np.load(self.folder / f"{n}{_VECTORS}", mmap_mode="r") for n in names]
         keys = [np.load(self.folder / f"{n}{_KEYS}") for n in names]
         joined = np.concatenate(keys) if keys else np.empty(0, dtype=np.uint64)
@@ -50,6 +49,11 @@ class VectorCache:
         self._keys = joined[self._order]
         self.keys: NDArray[np.uint64] = joined  # the hash of each row's text
         self._starts = np.cumsum([0] + [len(k) for k in keys])
+
+    def _names(self) -> list[str]:
+        # A part counts once its keys are there: they are written last. Hidden files are halves.
+        found = sorted(self.folder.glob(f"[!.]*{_KEYS}"))
+        return [path.name.removesuffix(_KEYS) for path in found]
 
     def __len__(self) -> int:
         """Return the number of vectors."""
@@ -87,7 +91,8 @@ class VectorCache:
         """Compute the vectors of texts that have none yet; return how many.
 
         Texts are read once; sorted by length within a part they fill batches evenly. Another
-        process that fills the same folder is waited for.
+        process that fills the same folder is waited for. Raises InputError for a vector that
+        float16 cannot hold; the parts before it stay.
         """
         with locked(self.folder):
             self._read()
@@ -115,15 +120,25 @@ class VectorCache:
         return added
 
     def _write(self, texts: dict[int, str], encode: Encode) -> int:
-        vectors = encode(list(texts.values()))
-        name = f"{len(list(self.folder.glob(f'*{_KEYS}'))):05d}"
-        _save(self.folder / f"{name}{_VECTORS}", vectors.astype(np.float16))
+        given = encode(list(texts.values()))
+        with np.errstate(over="ignore"):  # told below
+            vectors = given.astype(np.float16)
+        broken = ~np.isfinite(vectors).all(axis=1)
+        if broken.any():
+            text = list(texts.values())[int(broken.argmax())]
+            raise InputError(
+                f"{self.folder}: {broken.sum()} of {len(texts)} vectors of its encoder are not"
+                f" finite in float16, the first that of {text[:60]!r}: expected numbers: look for"
+                " broken weights, or another precision; this part was not written"
+            )
+        name = f"{len(self._names()):05d}"
+        _save(self.folder / f"{name}{_VECTORS}", vectors)
         _save(self.folder / f"{name}{_KEYS}", np.fromiter(texts, dtype=np.uint64))
         return len(texts)
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    partial = path.with_name(f".{path.name}")
+    partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         np.save(file, array)
     partial.rename(path)

@@ -4,12 +4,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rubert_lite.package import ModelPackage
+from rubert_lite.package import ModelPackage, seal
 from serve.settings import Settings
 from tests.rubert_lite.conftest import build
 
@@ -92,6 +93,15 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*/config.pbtxt")):
     compile((tmp_path / "m" / "tiny" / "1" / "model.py").read_text("utf-8"), "model.py", "exec")
 
 
+def writer():
+    """Return deploy/triton.py, which is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location("triton_writer", DEPLOY / "triton.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_triton_front_gives_our_vectors(tmp_path, monkeypatch):
     """Its Python backend, with a stand-in for Triton that runs the graph."""
     import types
@@ -102,11 +112,7 @@ def test_triton_front_gives_our_vectors(tmp_path, monkeypatch):
     from rubert_lite import load
 
     package = build(tmp_path / "tiny")
-    spec = importlib.util.spec_from_file_location("triton_writer", DEPLOY / "triton.py")
-    assert spec and spec.loader
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
-    writer.write_repository(ModelPackage.open(package), tmp_path / "m")
+    writer().write_repository(ModelPackage.open(package), tmp_path / "m")
     session = onnxruntime.InferenceSession(tmp_path / "m" / "tiny_graph" / "1" / "model.onnx")
 
     class Tensor:
@@ -148,3 +154,34 @@ def test_triton_front_gives_our_vectors(tmp_path, monkeypatch):
     given = Tensor("text", np.array([t.encode() for t in texts], dtype=object))
     [answer] = front.execute([{"text": given}])
     assert np.allclose(answer.tensors[0].values, load(package).encode(texts), atol=1e-6)
+
+
+def named(path: Path, name: str) -> Path:
+    seal(path, replace(ModelPackage.open(path).manifest, name=name))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../x", "/x", "-x", "", "a b", "мир", 'x" y: "', '"+str(print("RUNS"))+"']
+)
+def test_triton_names_that_would_leave_their_place_are_refused(tmp_path, name):
+    package = named(build(tmp_path / "tiny"), name)
+    to = tmp_path / "models" / "repository"
+    command = [sys.executable, str(DEPLOY / "triton.py"), str(package), "--to", str(to)]
+    found = subprocess.run(
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert found.returncode == 1 and "Traceback" not in found.stderr
+    assert f"{package}: name {name!r}, expected" in found.stderr
+    assert not to.parent.exists()
+
+
+def test_triton_names_with_slashes_are_kept_apart(tmp_path):
+    package = named(build(tmp_path / "tiny"), "me/x_1.0")
+    writer().write_repository(ModelPackage.open(package), tmp_path / "m")
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "me--x_1.0",
+        "me--x_1.0_graph",
+    ]
+    code = (tmp_path / "m" / "me--x_1.0" / "1" / "model.py").read_text("utf-8")
+    assert "model_name='me--x_1.0_graph'," in code

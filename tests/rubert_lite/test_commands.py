@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rubert_lite import __version__
 from rubert_lite.cli import main
+
+from .conftest import HIDDEN, PIECES
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +40,17 @@ def test_models_info_verify(
     (directory / "tokenizer.json").write_text("{}")
     assert main(["verify", "tiny-mood"]) == 1
     assert "tokenizer.json: 2 bytes, expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["head", "rows"])
+def test_verify_finds_what_computes_no_numbers(
+    make_package: Any, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    shape = {"head": (HIDDEN, 2), "rows": (len(PIECES), HIDDEN)}[part]
+    directory = make_package(labels=("да", "нет"), **{part: np.full(shape, np.nan)})
+    assert main(["verify", str(directory)]) == 1
+    found = {"head": "the logits of its classification head are", "rows": "its vectors are"}[part]
+    assert f"{directory}: {found} not finite" in capsys.readouterr().err
 
 
 def test_info_escapes_what_would_steer_a_terminal(

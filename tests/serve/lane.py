@@ -29,10 +29,8 @@ def texts(*names: int, length: int = 10) -> list[Pieces]:
     return [Pieces([name] * length, length, False) for name in names]
 
 
-def ask(scheduler, slow, *names, length=10, timeout=30.0):
-    return asyncio.ensure_future(
-        scheduler.compute(slow, texts(*names, length=length), "pooled", timeout=timeout)
-    )
+def ask(scheduler, slow, *names, length=10):
+    return asyncio.ensure_future(scheduler.compute(slow, texts(*names, length=length), "pooled"))
 
 
 def firsts(found):

@@ -193,13 +193,13 @@ def test_clients_that_left_do_not_slow_the_pace(slow):
 def test_what_nobody_waits_for_is_not_computed(scheduler, slow):
     async def run():
         first = await busy(scheduler, slow)
-        late = ask(scheduler, slow, 1, timeout=0.5)
+        late = asyncio.ensure_future(asyncio.wait_for(ask(scheduler, slow, 1), 0.5))
         left = ask(scheduler, slow, 2)
         shared = [ask(scheduler, slow, 3), ask(scheduler, slow, 3)]
         await until(lambda: scheduler.queued_tokens == 30)
         left.cancel()
         shared[0].cancel()
-        with pytest.raises(Unavailable, match=r"no answer within 0\.5 s"):
+        with pytest.raises(TimeoutError):
             await late
         slow.let.release(10)
         await first

@@ -7,7 +7,7 @@ from rubert_lite.errors import ConfigError
 from train.__main__ import main
 from train.compared import CompareConfig
 from train.config import load_config
-from train.evaluate import EvaluationConfig
+from train.evaluated import EvaluationConfig
 from train.line import STAGES
 from train.section import load_section
 from train.sentence_config import TaskSourceConfig

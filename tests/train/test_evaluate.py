@@ -7,7 +7,8 @@ import pytest
 from rubert_lite.errors import ConfigError, InputError
 from train import evaluate as module
 from train.baselines import hashed_tfidf, piece_shares, static_encoder, static_rows
-from train.evaluate import evaluate, load_evaluation
+from train.evaluate import evaluate
+from train.evaluated import load_evaluation
 from train.probes import probe
 from train.results import COLUMNS, insert, main_table, mean_score, plot_plane
 from train.tasks import Task, features, read_task

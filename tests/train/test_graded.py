@@ -67,6 +67,8 @@ def test_a_pair_with_a_held_out_text_stays_out(tmp_path):
     held_out = tmp_path / "dev.txt"
     held_out.write_text("ХОРОШАЯ\n", encoding="utf-8")
     assert graded(tmp_path, exclude=[str(held_out)]).counts == (3, 2)
+    held_out.write_text("«Хорошая!»\n", encoding="utf-8")
+    assert graded(tmp_path, exclude=[str(held_out)]).counts == (3, 2)
     held_out.write_text("дом\nмир\nпривет\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"grades-0\.jsonl: every record has a text of a held-out"):
         graded(tmp_path, exclude=[str(held_out)])

@@ -1,3 +1,4 @@
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,24 @@ def test_counted_jobs_share_their_places_and_others_do_not(tmp_path):
     alone["d"] = Job(partial(wait_for, tmp_path, "d", "c"), counted=True)
     found = run_jobs(alone, tmp_path / "logs", at_once=1, seconds=0.5)
     assert found == {"c": "stopped", "d": "not begun"}
+
+
+def test_a_job_whose_log_cannot_be_written_ends_alone(tmp_path):
+    """It must not go on as its parent, which would end what runs beside it."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "talks.log").symlink_to("/dev/full")
+    jobs = {
+        "waits": Job(partial(wait_for, tmp_path, "a", "b")),
+        "talks": Job(partial(print, "half a line", end="")),
+        "after": Job((tmp_path / "b").touch, after=("talks",)),
+    }
+    parent = os.getpid()
+    try:
+        found = run_jobs(jobs, tmp_path / "logs", at_once=1, seconds=20)
+    finally:
+        if os.getpid() != parent:  # else two processes would go on with these tests
+            os._exit(9)
+    assert found == dict.fromkeys(jobs, "done")
 
 
 def test_an_unknown_name_is_told(tmp_path):

@@ -48,6 +48,21 @@ def test_held_out_texts_stay_out(tmp_path):
     assert labelled(tmp_path, exclude=[str(held_out)]).counts == (3, 2)
 
 
+@pytest.mark.parametrize("judged", ["все Ок, мир", "ВСЁ, ок - мир!!!", "всеокмир"])
+def test_texts_that_differ_in_signs_and_yo_stay_out(tmp_path, judged):
+    held_out = tmp_path / "dev.jsonl"
+    held_out.write_text(json.dumps({"text": judged}) + "\n", encoding="utf-8")
+    records = {"mood": [*RECORDS["mood"], ("Всё ОК: мир!", "good"), ("всё", "bad")]}
+    assert labelled(tmp_path, records, exclude=[str(held_out)]).counts == (5,)
+
+
+def test_texts_without_letters_are_compared_as_they_are(tmp_path):
+    held_out = tmp_path / "dev.jsonl"
+    held_out.write_text(json.dumps({"text": ":) )"}) + "\n", encoding="utf-8")
+    records = {"mood": [(":))", "good"), (":(", "bad"), ("!", "good"), ("дом", "bad")]}
+    assert labelled(tmp_path, records, exclude=[str(held_out)]).counts == (3,)
+
+
 def test_a_task_whose_every_text_is_held_out_is_refused(tmp_path):
     held_out = tmp_path / "dev.txt"
     held_out.write_text("дом дом\nмир мир\n", encoding="utf-8")

@@ -85,6 +85,14 @@ def test_what_should_be_held_out_must_be_readable(tmp_path):
             HeldOut([str(tmp_path / name)])
 
 
+def test_corpora_keep_texts_that_differ_in_signs(tmp_path):
+    """Their finished folders were made so; labelled texts are compared more loosely."""
+    (tmp_path / "dev.txt").write_text("Всё ОК!\n")
+    held_out = HeldOut([str(tmp_path / "dev.txt")])
+    assert "всё ок!" in held_out and "все ок" not in held_out
+    assert "все ок" in HeldOut([str(tmp_path / "dev.txt")], loosely=True)
+
+
 def test_names_of_files_may_hold_brackets(tmp_path):
     (tmp_path / "c[1].txt").write_text("текст\n")
     assert expand([str(tmp_path / "c[1].txt")], "a") == [str(tmp_path / "c[1].txt")]

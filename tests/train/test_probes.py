@@ -7,13 +7,14 @@ from rubert_lite.errors import InputError
 from train.probes import (
     Bitext,
     perturbations,
+    probe,
     recall,
     recall_by_length,
     robustness,
 )
-from train.tasks import measure
+from train.tasks import Task, measure
 
-from .toy_tasks import encode
+from .toy_tasks import WORDS, encode, write_jsonl
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,34 @@ def test_changes_keep_words_apart_and_put_the_stress_behind_a_vowel():
 def test_vectors_that_are_no_numbers_find_nothing():
     with pytest.raises(InputError, match="not finite"):
         recall(np.full((3, 2), np.nan), np.ones((3, 2)))
+
+
+def graded(tmp_path, *grades):
+    records = [
+        {"a": a, "b": "кот чай", "grade": g} for a, g in zip(WORDS, grades or range(4), strict=True)
+    ]
+    path = write_jsonl(tmp_path / "d.jsonl", records)
+    return Task("likeness", "", path, "spearman", "a", "b", "grade")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "not all finite"), (1.0, "are all 1: expected several")]
+)
+def test_vectors_without_an_order_are_told(tmp_path, value, message):
+    task = graded(tmp_path)
+    with pytest.raises(InputError, match=f"task 'likeness': the cosines .*{message}"):
+        probe(task, lambda texts: np.full((len(texts), 4), value) * [1, 0, 0, 0])
+
+
+def test_grades_without_an_order_are_told(tmp_path):
+    with pytest.raises(InputError, match=r"the grades of .*d.jsonl are all 3"):
+        probe(graded(tmp_path, 3, 3, 3, 3), encode)
+    with pytest.raises(InputError, match=r"the grades of .*d.jsonl are not all finite"):
+        probe(graded(tmp_path, 3, "nan", 3, 3), encode)
+
+
+def test_a_class_too_rare_for_the_held_tenth_is_judged(tmp_path):
+    rare = [{"text": "суп", "label": 1}] * 3
+    common = [{"text": "кот", "label": 0}] * 97
+    path = write_jsonl(tmp_path / "t.jsonl", [*rare, *common])
+    assert probe(Task("rare", path, path, "auc"), encode) == {"linear": 1.0, "knn": 1.0}

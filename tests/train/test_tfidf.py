@@ -7,7 +7,8 @@ import pytest
 
 from rubert_lite.errors import ConfigError
 from train import evaluate as module
-from train.evaluate import evaluate, load_evaluation
+from train.evaluate import evaluate
+from train.evaluated import load_evaluation
 from train.probes import Bitext
 from train.tasks import Task
 from train.tfidf import probe_terms, recall_beside, recall_terms

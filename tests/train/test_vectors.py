@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,45 @@ def test_a_part_that_a_kill_left_without_keys_is_computed_again(tmp_path):
     assert len(again) == 10
     again.fill(iter(TEXTS[10:20]), encode)
     assert again.vectors(again.rows(hashes(iter([TEXTS[12]])))).tolist() == [[12, 1]]
+
+
+@pytest.mark.parametrize("half", [".00001.keys.npy", ".00001.keys.npy.partial"])
+def test_half_written_keys_do_not_matter(tmp_path, half):
+    cache = VectorCache(tmp_path / "cache")
+    cache.fill(iter(TEXTS[:10]), encode)
+    (tmp_path / "cache" / half).write_bytes(b"\x93NUMPY")
+    again = VectorCache(tmp_path / "cache")
+    assert len(again) == 10
+    again.fill(iter(TEXTS[10:20]), encode)
+    assert (tmp_path / "cache" / "00001.keys.npy").is_file()  # counted without the half
+    assert len(VectorCache(tmp_path / "cache")) == 20
+
+
+def test_a_reader_finds_no_part_while_its_keys_are_written(tmp_path, monkeypatch):
+    cache = VectorCache(tmp_path / "cache")
+    found = []
+    rename = Path.rename
+
+    def look(path, target):
+        found.append(len(VectorCache(tmp_path / "cache")))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    cache.fill(iter(TEXTS[:10]), encode)
+    assert found == [0, 0] and len(cache) == 10
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e6])  # the last does not fit float16
+def test_vectors_that_are_no_numbers_are_refused(tmp_path, broken):
+    def sick(texts):
+        vectors = encode(texts)
+        vectors[1, 0] = broken
+        return vectors
+
+    cache = VectorCache(tmp_path / "cache")
+    with pytest.raises(InputError, match=r"1 of 5 vectors .* not finite .* of 'text 1'"):
+        cache.fill(iter(TEXTS[:5]), sick)
+    assert len(VectorCache(tmp_path / "cache")) == 0
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path):
