@@ -1,6 +1,7 @@
 """The encoders that an evaluation compares: packages, teachers and baselines."""
 
 import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -23,7 +24,7 @@ from .hub import looks_local
 from .pairs import read_lines
 from .section import Section
 from .stage import fingerprint_files
-from .tasks import Encode, unit
+from .tasks import Encode, Vectors, unit
 from .tfidf import TERMS
 from .vectors import VectorCache
 from .word_vectors import NAVEC
@@ -122,10 +123,14 @@ class System:
         teachers = [open_encoder(name) for name in (c.document_teacher, *c.document_beside)]
         rotation = open_rotation(Path(c.rotation))
         width = c.truncate_dim or rotation.shape[1]
-        return lambda texts: (
-            np.concatenate([unit(teacher(texts)) for teacher in teachers], axis=1)
-            @ rotation[:, :width]
-        )
+
+        def encode(texts: Sequence[str]) -> Vectors:
+            joined = np.concatenate([unit(teacher(texts)) for teacher in teachers], axis=1)
+            # Encoders of the student's side stand behind the teachers and do not read these texts.
+            found: Vectors = joined @ rotation[: joined.shape[1], :width]
+            return found
+
+        return encode
 
     def properties(self) -> dict[str, float]:
         """Megabytes (10^6) on disk of the files that encode, and the width of the vectors."""

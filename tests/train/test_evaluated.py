@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rubert_lite.errors import ConfigError
@@ -82,3 +83,19 @@ def test_a_new_version_of_an_encoder_beside_is_another_system(tmp_path, monkeypa
             config = SystemConfig(**{"name": "s", "kind": "encoder", "path": "owner/x"} | settings)
             found.add(System(config).fingerprint)
     assert len(found) == 6
+
+
+def test_documents_are_brought_into_the_students_space_without_its_own_encoders(
+    tmp_path, monkeypatch
+):
+    """Those of the student's side have the last rows of the rotation."""
+    said = {"first": np.array([[3.0, 4.0]]), "more": np.array([[0.0, 2.0]])}
+    monkeypatch.setattr(systems, "open_encoder", lambda name: lambda texts: said[name])
+    rotation = np.arange(15, dtype=np.float32).reshape(5, 3)
+    np.save(tmp_path / "rotation.npy", rotation)
+    settings = {"document_teacher": "first", "document_beside": ["more"], "truncate_dim": 2}
+    system = System(
+        SystemConfig(name="s", kind="package", rotation=str(tmp_path / "rotation.npy"), **settings)
+    )
+    expected = np.array([[0.6, 0.8, 0, 1]]) @ rotation[:4, :2]
+    np.testing.assert_allclose(system.encode_documents(["x"]), expected, rtol=1e-6)
