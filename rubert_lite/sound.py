@@ -5,26 +5,34 @@ import numpy as np
 from .errors import PackageError
 from .model import Model
 
-_PROBES = ["Привет", "Как дела у вас сегодня? " * 40]
-_ASKED = [(_PROBES[0], _PROBES[1])]
+_SHORT, _SENTENCE = "Привет", "Как дела у вас сегодня? "
 
 
 def check_numbers(model: Model, where: str) -> None:
     """Encode, and try the head; PackageError names `where` if vectors or logits are not finite."""
-    if not np.isfinite(model.encode(_PROBES)).all():
+    texts = _probes(model)
+    if not np.isfinite(model.encode(texts)).all():
         raise PackageError(f"{where}: its vectors are not finite: export it again")
-    _try_head(model, where)
+    _try_head(model, texts, where)
 
 
-def _try_head(model: Model, where: str) -> None:
+def _probes(model: Model) -> list[str]:
+    """Return a short text and one as long as the model reads: none is cut, which would be told."""
+    room = model.package.manifest.max_length - 2
+    sentences = room // len(model.spans(_SENTENCE))
+    return [_SHORT, _SENTENCE * sentences] if sentences else [_SHORT]
+
+
+def _try_head(model: Model, probes: list[str], where: str) -> None:
     """Compute what the model says of texts: finite logits, and something that can be read."""
     task = model.package.manifest.task
+    asked = [(_SHORT, probes[-1])]
     if task == "classification":
-        texts = model.read(_PROBES, pairs=True)
+        texts = model.read(probes, pairs=True)
     elif task == "token-classification":
-        texts = model.read_entities(_PROBES).windows
+        texts = model.read_entities(probes).windows
     elif task == "question-answering":
-        texts = model.read_answers(_ASKED).windows
+        texts = model.read_answers(asked).windows
     else:
         return
     for text in texts:
@@ -37,8 +45,8 @@ def _try_head(model: Model, where: str) -> None:
                 " the head or export the model again"
             )
     if task == "classification":
-        model.classify(_PROBES)
+        model.classify(probes)
     elif task == "token-classification":
-        model.tag(_PROBES)
+        model.tag(probes)
     else:
-        model.answer(_ASKED)
+        model.answer(asked)
