@@ -119,7 +119,7 @@ def _parser(others: Sequence[str]) -> argparse.ArgumentParser:
     commands.add_parser("models", help="list the models that can be loaded by name")
     for name, text in (
         ("info", "print the manifest of a model as JSON"),
-        ("verify", "check the files of a model, and that each variant loads"),
+        ("verify", "check the files of a model, and that each variant computes"),
     ):
         _model_argument(commands.add_parser(name, help=text))
 
