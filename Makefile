@@ -15,8 +15,8 @@ lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(VENV)/.dev  ## the fast tests
-	$(BIN)/python -m pytest -q -m "not slow"
+test: $(VENV)/.dev  ## the fast tests, in two processes
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## packaging, resume after a kill, the whole toy line
 	$(BIN)/python -m pytest -q -m slow

@@ -1,6 +1,7 @@
 """The axes that sort the dimensions of a student's vectors, so that few of them say the most.
 
-Turned by orthonormal axes, vectors keep their cosines; only their prefixes change.
+Turned by orthonormal axes, vectors keep their cosines; only their prefixes change. A map that is
+learnt first (learnt_axes.py) changes the cosines, too.
 """
 
 import io
@@ -17,7 +18,9 @@ from tqdm import tqdm
 
 from .batches import Texts, gather
 from .encoders import ROTATION
+from .graded import GradedPairs
 from .items import Items, principal_rotation
+from .learnt_axes import AxesLearning, GradedVectors, learn_map
 from .stage import write_whole
 from .student import hidden_size, mean_pooled
 
@@ -32,52 +35,106 @@ _COMMON = 4.0
 
 
 def write_axes(
-    student: nn.Module, texts: Texts | Items, items: Items, out: Path, *, seed: int
+    student: nn.Module,
+    texts: Texts | Items,
+    items: Items,
+    out: Path,
+    *,
+    seed: int,
+    learning: AxesLearning | None = None,
+    graded: GradedPairs | None = None,
 ) -> dict[str, float]:
     """Write the axes of a student's vectors, in half precision, as out/axes.safetensors [D, D].
 
     Eigenvectors of S + 4 C, the largest first: S is the second moment of the unit vectors of a
     sample of `texts`, C that between items of one pair (a text, its translation, the same with
     typing errors). So a dimension comes early that texts have much of, and twins have alike.
+    With `learning` the vectors go through a learnt map before, and the axes are both in one.
     Return the share of squared length that the first half and quarter hold, before and after.
     """
     chance = np.random.default_rng(seed)
     count = len(texts.lengths)
     vectors = pooled_vectors(student, texts, chance.permutation(count)[:_SAMPLE])
-    moment = vectors.T @ vectors / len(vectors)
-    twins = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
-    twins = chance.permutation(twins)[:_TWINS]
-    if len(twins):
-        one, other = (pooled_vectors(student, items, rows) for rows in (twins, twins + 1))
-        common = one.T @ other / len(one)
-        moment = moment + _COMMON * (common + common.T) / 2
-    _, found = np.linalg.eigh(moment.astype(np.float64))
-    axes = found[:, ::-1].T.astype(np.float16)
+    found = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
+    found = chance.permutation(found)[:_TWINS]
+    twins = None
+    if len(found):
+        twins = (
+            pooled_vectors(student, items, found),
+            pooled_vectors(student, items, found + 1),
+        )
+    held = {"before": vectors}
+    learnt = np.eye(vectors.shape[1], dtype=np.float32)
+    if learning is not None:
+        judged = None if graded is None else _graded_vectors(student, graded)
+        learnt = learn_map(vectors, twins, judged, learning=learning, seed=seed)
+        vectors = _unit(vectors @ learnt)
+        twins = twins and (_unit(twins[0] @ learnt), _unit(twins[1] @ learnt))
+    sorting = _sorting(vectors, twins)
+    held["after"] = vectors @ sorting.T
+    axes = (sorting @ learnt.T).astype(np.float16)
     save_file({"weight": np.ascontiguousarray(axes)}, out / AXES)
     width = len(axes)
     shares: dict[str, float] = {}
-    for name, values in (("before", vectors), ("after", vectors @ axes.T.astype(np.float32))):
+    for name, values in held.items():
         power = (values**2).sum(0) / (values**2).sum()
         shares |= {f"held_{n}_{name}": float(power[:n].sum()) for n in (width // 2, width // 4)}
     return {name: round(value, 4) for name, value in shares.items()}
 
 
-@torch.no_grad()
+def _sorting(
+    vectors: NDArray[np.float32], twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+) -> NDArray[np.float32]:
+    """Return orthonormal axes [D, D], a row each, the one that says the most first."""
+    moment = vectors.T @ vectors / len(vectors)
+    if twins is not None:
+        common = twins[0].T @ twins[1] / len(twins[0])
+        moment = moment + _COMMON * (common + common.T) / 2
+    _, found = np.linalg.eigh(moment.astype(np.float64))
+    return found[:, ::-1].T.astype(np.float32)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return unit
+
+
+def _graded_vectors(student: nn.Module, graded: GradedPairs) -> GradedVectors:
+    """Return the vectors of both texts of every graded pair."""
+    order = np.argsort(graded.lengths, kind="stable")  # little padding
+    first = np.empty((len(order), hidden_size(student)), np.float32)
+    second = np.empty_like(first)
+    for start in tqdm(
+        range(0, len(order), _ROWS // 2), desc="graded pairs", unit="batch", disable=None
+    ):
+        chosen = order[start : start + _ROWS // 2]
+        batch = graded.batch(chosen)
+        first[chosen], second[chosen] = np.split(_pooled(student, batch.ids, batch.mask), 2)
+    return GradedVectors(first, second, graded.grades, graded.tasks)
+
+
 def pooled_vectors(
     student: nn.Module, texts: Texts | Items, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return the unit mean-pooled vectors of some texts, [rows, D]."""
-    student.eval()
-    device = next(student.parameters()).device
     order = np.argsort(texts.lengths[rows], kind="stable")  # little padding
     found = np.empty((len(rows), hidden_size(student)), np.float32)
     starts = range(0, len(rows), _ROWS)
     for start in tqdm(starts, desc="vectors for axes", unit="batch", disable=None):
         chosen = order[start : start + _ROWS]
-        ids, mask = _read(texts, rows[chosen])
-        pooled = mean_pooled(student, ids.to(device), mask.to(device)).float()
-        found[chosen] = F.normalize(pooled, dim=1).cpu().numpy()
+        found[chosen] = _pooled(student, *_read(texts, rows[chosen]))
     return found
+
+
+@torch.no_grad()
+def _pooled(student: nn.Module, ids: Tensor, mask: Tensor) -> NDArray[np.float32]:
+    """Return the unit mean-pooled vectors of a batch, [B, D]."""
+    student.eval()
+    device = next(student.parameters()).device
+    pooled = mean_pooled(student, ids.to(device), mask.to(device)).float()
+    vectors: NDArray[np.float32] = F.normalize(pooled, dim=1).cpu().numpy()
+    return vectors
 
 
 def _read(texts: Texts | Items, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

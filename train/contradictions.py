@@ -203,6 +203,8 @@ def _unweighted(sentence: SentenceConfig) -> list[str]:
     kinds = {"labels": "without a pair", "grades": "with a pair"}
     given = {"labels": [t for t in sentence.tasks if not t.pair]}
     given["grades"] = [t for t in sentence.tasks if t.pair]
+    ordered = sentence.axes.grades if sentence.axes else 0.0
+    weights = {"labels": sentence.labels, "grades": sentence.grades or ordered}
     both = [t.name for t in sentence.tasks if t.pair and t.smileys]
     return [
         f"sentence.tasks {name!r}: smileys are labels of single texts: leave out `pair`"
@@ -210,5 +212,5 @@ def _unweighted(sentence: SentenceConfig) -> list[str]:
     ] + [
         f"sentence: {name} (a weight) and tasks {kinds[name]} are given together or not at all"
         for name, tasks in given.items()
-        if bool(getattr(sentence, name)) != bool(tasks)
+        if bool(weights[name]) != bool(tasks)
     ]

@@ -23,6 +23,7 @@ from .folders import Line, fingerprint_source
 from .graded import GradedPairs
 from .items import Items
 from .labels import LabelledTexts
+from .learnt_axes import AxesLearning
 from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
 from .line_vectors import open_targets
 from .loop import Schedule
@@ -150,7 +151,15 @@ def train_sentence(line: Line) -> None:
         if c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items
-            result |= write_axes(student, texts, items, out, seed=c.seed)
+            result |= write_axes(
+                student,
+                texts,
+                items,
+                out,
+                seed=c.seed,
+                learning=AxesLearning(**c.axes.model_dump()) if c.axes else None,
+                graded=sources.graded if c.axes and c.axes.grades else None,
+            )
         training = read_training(source)
         length = trained_length(line, training, source)
         repeat_positions(student, length)
@@ -262,7 +271,7 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
     if c.labels:
         single = [t for t in tasks if not t.pair]
         labelled = LabelledTexts.read(single, tokenizer, exclude=held_out, max_length=c.max_length)
-    if c.grades:
+    if c.grades or (c.axes and c.axes.grades):
         pairs = [t for t in tasks if t.pair]
         graded = GradedPairs.read(pairs, tokenizer, exclude=held_out, max_length=c.max_length)
     return Sources(language, labelled, graded)

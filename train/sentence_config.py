@@ -58,6 +58,18 @@ class MixedConfig(Section):
     share: float = Field(gt=0, lt=1)
 
 
+class AxesConfig(Section):
+    """How the map is learnt that the vectors go through at the end: see AxesLearning."""
+
+    whitening: float = Field(0.2, ge=0, le=1)
+    twins: float = Field(1.0, ge=0)
+    grades: float = Field(0.0, ge=0)  # of the pairs of `tasks`
+    stay: float = Field(1000.0, ge=0)
+    steps: int = Field(300, ge=0)  # 0: the whitening alone
+    learning_rate: float = Field(1e-3, gt=0)
+    temperature: float = Field(0.05, gt=0)
+
+
 class SentenceConfig(Section):
     """The sentence stage: teacher's vectors, pairs, losses (see Sentences) and schedule."""
 
@@ -115,6 +127,7 @@ class SentenceConfig(Section):
     word_dropout: float = Field(0.0, ge=0, lt=1)
     # Vectors are turned at the end, so that their first dimensions say the most
     sort_dimensions: bool = True
+    axes: AxesConfig | None = None  # a map that is learnt before they are sorted; default: none
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=0)  # 0: `source` as it is, mixed with others
     max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone

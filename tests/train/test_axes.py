@@ -7,7 +7,9 @@ from safetensors.numpy import load_file, save_file
 
 from train import axes
 from train.axes import nearest_rotation, open_rotation, pooled_vectors, write_axes
+from train.graded import GradedPairs
 from train.items import Items
+from train.learnt_axes import AxesLearning, GradedVectors, learn_map
 from train.student import Shape, build, mean_pooled
 
 
@@ -64,6 +66,43 @@ def test_what_twins_differ_in_comes_later(student, items, tmp_path, monkeypatch)
     write_axes(student, items, items, tmp_path, seed=1)
     order = np.abs(load_file(tmp_path / "axes.safetensors")["weight"].astype(np.float32)).argmax(1)
     assert order[0] == 1 and list(order).index(0) > 4
+
+
+def test_a_learnt_map_and_the_sorting_are_one(student, items, tmp_path):
+    texts = [np.arange(5, 5 + n, dtype=np.int32) for n in range(3, 13)]
+    grades = np.tile(np.float32([0, 1]), 5)
+    graded = GradedPairs(list(zip(texts, texts[::-1], strict=True)), grades, np.zeros(10), 0)
+    learning = AxesLearning(grades=0.5, steps=5)
+    write_axes(student, items, items, tmp_path, seed=1, learning=learning, graded=graded)
+    weight = load_file(tmp_path / "axes.safetensors")["weight"].astype(np.float32)
+
+    vectors = pooled_vectors(student, items, np.arange(600))
+    sides = [[side[i] for i in range(10)] for side in (texts, texts[::-1])]
+    first, second = (_vectors(student, side) for side in sides)
+    twins = vectors[0::2], vectors[1::2]
+    chosen = np.random.default_rng(1).permutation(600)  # as the sample and the twins are drawn
+    chance = np.random.default_rng(1)
+    chance.permutation(600)
+    order = chance.permutation(300)
+    found = learn_map(
+        vectors[chosen],
+        (twins[0][order], twins[1][order]),
+        GradedVectors(first, second, grades, np.zeros(10, np.int64)),
+        learning=learning,
+        seed=1,
+    )
+    expected = vectors @ found
+    got = vectors @ weight.T
+    assert np.allclose(got @ got.T, expected @ expected.T, atol=2e-2)
+    assert not np.allclose(got @ got.T, vectors @ vectors.T, atol=5e-2)
+    unit = got / np.linalg.norm(got, axis=1, keepdims=True)
+    assert (unit[:, :8] ** 2).sum(1).mean() > (unit[:, 8:] ** 2).sum(1).mean()
+
+
+def _vectors(student, texts):
+    starts = np.concatenate([[0], np.cumsum([len(t) for t in texts])])
+    alone = Items(np.concatenate(texts), starts, np.arange(len(texts)), None, pad_id=0)
+    return pooled_vectors(student, alone, np.arange(len(texts)))
 
 
 def test_a_teacher_is_turned_as_its_student_is(tmp_path):

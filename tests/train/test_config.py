@@ -136,6 +136,13 @@ def test_weights_and_tasks_of_labels_and_grades_belong_together(tmp_path):
         load_config(path)
     assert "labels (a weight) and tasks without a pair" in str(error.value)
     assert "grades (a weight) and tasks with a pair" in str(error.value)
+    weighed = "[sentence]\nlabels = 0.0\naxes = { grades = 0.1 }\n"
+    path.write_text(f'base = "{base}"\n{weighed}{task}', encoding="utf-8")
+    sentence = load_config(path).sentence
+    assert sentence and sentence.axes and not sentence.grades
+    path.write_text(f'base = "{base}"\n{weighed.replace("0.1", "0.0")}{task}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="grades \\(a weight\\) and tasks with a pair"):
+        load_config(path)
 
 
 def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
