@@ -55,14 +55,11 @@ def write_axes(
     chance = np.random.default_rng(seed)
     count = len(texts.lengths)
     vectors = pooled_vectors(student, texts, chance.permutation(count)[:_SAMPLE])
-    found = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
-    found = chance.permutation(found)[:_TWINS]
+    rows = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
+    rows = chance.permutation(rows)[:_TWINS]
     twins = None
-    if len(found):
-        twins = (
-            pooled_vectors(student, items, found),
-            pooled_vectors(student, items, found + 1),
-        )
+    if len(rows):
+        twins = pooled_vectors(student, items, rows), pooled_vectors(student, items, rows + 1)
     held = {"before": vectors}
     learnt = np.eye(vectors.shape[1], dtype=np.float32)
     if learning is not None:

@@ -166,6 +166,8 @@ def _sentence(config: LineConfig) -> list[str]:
         )
     if not (sentence.regression or sentence.contrastive or sentence.similarity):
         problems.append("sentence: all of regression, contrastive and similarity are 0")
+    if sentence.axes and not sentence.sort_dimensions:
+        problems.append("sentence.axes: their map is written with the sorting: set sort_dimensions")
     if sentence.new_pieces and not sentence.source:
         problems.append("sentence.new_pieces changes those of sentence.source: none is given")
     if sentence.mix and not sentence.source:

@@ -145,6 +145,14 @@ def test_weights_and_tasks_of_labels_and_grades_belong_together(tmp_path):
         load_config(path)
 
 
+def test_a_learnt_map_is_written_with_the_sorting(tmp_path):
+    path = tmp_path / "line.toml"
+    base = ROOT / "distil-16k-long-mix.toml"
+    path.write_text(f'base = "{base}"\n[sentence]\nsort_dimensions = false\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="sentence.axes.*set sort_dimensions"):
+        load_config(path)
+
+
 def test_only_a_trained_vocabulary_can_be_lower_case(tmp_path):
     text = BASE + "[distil]\nalignment = 'none'\n[vocabulary]\nlowercase = true\nmethod = "
     assert load(tmp_path, text + "'train'\n").vocabulary.lowercase
