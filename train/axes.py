@@ -6,6 +6,7 @@ learnt first (learnt_axes.py) changes the cosines, too.
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from .batches import Texts, gather
 from .encoders import ROTATION
 from .graded import GradedPairs
 from .items import Items, principal_rotation
-from .learnt_axes import AxesLearning, GradedVectors, learn_map
+from .learnt_axes import AxesLearning, GradedVectors, learn_map, mapped, sorting
 from .stage import write_whole
 from .student import hidden_size, mean_pooled
 
@@ -29,9 +30,6 @@ AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vecto
 _ROWS = 256  # texts read together
 _SAMPLE = 40_000  # texts whose vectors are sorted, at most
 _TWINS = 20_000  # pairs of texts that should have one vector, at most
-# What twins have in common, against what texts hold: of several the one that lost least where
-# half the dimensions lose most, on dev sets (train/LOG.md).
-_COMMON = 4.0
 
 
 def write_axes(
@@ -43,13 +41,13 @@ def write_axes(
     seed: int,
     learning: AxesLearning | None = None,
     graded: GradedPairs | None = None,
+    prefixes: Sequence[int] = (),
 ) -> dict[str, float]:
     """Write the axes of a student's vectors, in half precision, as out/axes.safetensors [D, D].
 
-    Eigenvectors of S + 4 C, the largest first: S is the second moment of the unit vectors of a
-    sample of `texts`, C that between items of one pair (a text, its translation, the same with
-    typing errors). So a dimension comes early that texts have much of, and twins have alike.
-    With `learning` the vectors go through a learnt map before, and the axes are both in one.
+    They sort (`sorting`) by a sample of `texts`; twins are items of one pair (a text, its
+    translation, the same with typing errors). With `learning` the vectors go through a learnt map
+    before, and the axes are both in one; a map that learns on `prefixes` has sorted them already.
     Return the share of squared length that the first half and quarter hold, before and after.
     """
     chance = np.random.default_rng(seed)
@@ -64,12 +62,13 @@ def write_axes(
     learnt = np.eye(vectors.shape[1], dtype=np.float32)
     if learning is not None:
         judged = None if graded is None else _graded_vectors(student, graded)
-        learnt = learn_map(vectors, twins, judged, learning=learning, seed=seed)
-        vectors = _unit(vectors @ learnt)
-        twins = twins and (_unit(twins[0] @ learnt), _unit(twins[1] @ learnt))
-    sorting = _sorting(vectors, twins)
-    held["after"] = vectors @ sorting.T
-    axes = (sorting @ learnt.T).astype(np.float16)
+        learnt = learn_map(vectors, twins, judged, learning=learning, seed=seed, prefixes=prefixes)
+        vectors, twins = mapped(vectors, twins, learnt)
+    if not (learning and learning.prefixes and prefixes):
+        order = sorting(vectors, twins)
+        vectors, learnt = vectors @ order.T, learnt @ order.T
+    held["after"] = vectors
+    axes = learnt.T.astype(np.float16)
     save_file({"weight": np.ascontiguousarray(axes)}, out / AXES)
     width = len(axes)
     shares: dict[str, float] = {}
@@ -77,24 +76,6 @@ def write_axes(
         power = (values**2).sum(0) / (values**2).sum()
         shares |= {f"held_{n}_{name}": float(power[:n].sum()) for n in (width // 2, width // 4)}
     return {name: round(value, 4) for name, value in shares.items()}
-
-
-def _sorting(
-    vectors: NDArray[np.float32], twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None
-) -> NDArray[np.float32]:
-    """Return orthonormal axes [D, D], a row each, the one that says the most first."""
-    moment = vectors.T @ vectors / len(vectors)
-    if twins is not None:
-        common = twins[0].T @ twins[1] / len(twins[0])
-        moment = moment + _COMMON * (common + common.T) / 2
-    _, found = np.linalg.eigh(moment.astype(np.float64))
-    return found[:, ::-1].T.astype(np.float32)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
-    return unit
 
 
 def _graded_vectors(student: nn.Module, graded: GradedPairs) -> GradedVectors:

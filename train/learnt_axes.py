@@ -4,7 +4,7 @@ Export multiplies the mean-pooled vectors by axes anyway, so that few dimensions
 they are orthonormal is no need: a map of the right kind costs no byte and no time more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from tqdm import tqdm
 from .sentence_losses import grade_order, ranking
 
 _BATCH = 512  # pairs, and texts whose cosines should stay
+# What twins have in common, against what texts hold: of several the one that lost least where
+# half the dimensions lose most, on dev sets (train/LOG.md).
+_COMMON = 4.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class AxesLearning:
     grades: float = 0.0  # of the order of the likeness of graded pairs
     # Of the mean squared change of cosines between any texts, against those after the whitening
     stay: float = 1000.0
+    # Of the same losses on prefixes of the vectors, each: the map begins from the sorted dimensions
+    prefixes: float = 0.0
     steps: int = 300
     learning_rate: float = 1e-3
     temperature: float = 0.05
@@ -52,14 +57,19 @@ def learn_map(
     *,
     learning: AxesLearning,
     seed: int,
+    prefixes: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """Learn a map [D, D] by which row vectors are multiplied, of Frobenius norm sqrt(D).
 
     `texts` [n, D] and `twins` (two times [m, D]; row i of one belongs to row i of the other) are
     unit vectors. Partial whitening first (full whitening: Su et al. 2021, arXiv 2103.15316), then
-    Adam on the sum of the weighted losses from there, its rate falling to 0.
+    Adam on the sum of the weighted losses from there, its rate falling to 0. With a weight of
+    `prefixes` the first dimensions say the most, as `sorting` puts them, and go on doing so.
     """
     start = whitening(texts, learning.whitening)
+    prefixes = prefixes if learning.prefixes else ()
+    if prefixes:
+        start = start @ sorting(*mapped(texts, twins, start)).T
     parts = _losses(
         F.normalize(torch.from_numpy(texts @ start), dim=1),
         None if twins is None else tuple(torch.from_numpy(side @ start) for side in twins),
@@ -74,10 +84,46 @@ def learn_map(
         for group in optimizer.param_groups:
             group["lr"] = learning.learning_rate * (1 - step / learning.steps)
         optimizer.zero_grad()
-        torch.autograd.backward([part(found, chance) for part in parts])
+        values = [part(found, chance) for part in parts]
+        for width in prefixes:
+            values += [learning.prefixes * part(found[:, :width], chance) for part in parts]
+        torch.autograd.backward(values)
         optimizer.step()
     learnt: NDArray[np.float32] = start @ found.detach().numpy()
     return learnt * np.float32(np.sqrt(len(learnt)) / np.linalg.norm(learnt))
+
+
+def mapped(
+    texts: NDArray[np.float32],
+    twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    by: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
+    """Return the vectors of texts and twins multiplied `by` [D, D], of unit length."""
+    return unit(texts @ by), twins and (unit(twins[0] @ by), unit(twins[1] @ by))
+
+
+def sorting(
+    texts: NDArray[np.float32], twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+) -> NDArray[np.float32]:
+    """Return orthonormal axes [D, D], a row each, the one that says the most first.
+
+    Eigenvectors of S + 4 C, the largest first: S is the second moment of the unit vectors of
+    texts [n, D], C that between twins. So a dimension comes early that texts have much of, and
+    twins have alike.
+    """
+    moment = texts.T @ texts / len(texts)
+    if twins is not None:
+        common = twins[0].T @ twins[1] / len(twins[0])
+        moment = moment + _COMMON * (common + common.T) / 2
+    _, found = np.linalg.eigh(moment.astype(np.float64))
+    return found[:, ::-1].T.astype(np.float32)
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return row vectors of unit length; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return found
 
 
 def whitening(texts: NDArray[np.float32], power: float) -> NDArray[np.float32]:

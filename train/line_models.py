@@ -159,6 +159,7 @@ def train_sentence(line: Line) -> None:
                 seed=c.seed,
                 learning=AxesLearning(**c.axes.model_dump()) if c.axes else None,
                 graded=sources.graded if c.axes and c.axes.grades else None,
+                prefixes=c.prefixes,
             )
         training = read_training(source)
         length = trained_length(line, training, source)

@@ -65,6 +65,7 @@ class AxesConfig(Section):
     twins: float = Field(1.0, ge=0)
     grades: float = Field(0.0, ge=0)  # of the pairs of `tasks`
     stay: float = Field(1000.0, ge=0)
+    prefixes: float = Field(0.0, ge=0)  # of the same on the first sentence.prefixes dimensions
     steps: int = Field(300, ge=0)  # 0: the whitening alone
     learning_rate: float = Field(1e-3, gt=0)
     temperature: float = Field(0.05, gt=0)

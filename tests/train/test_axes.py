@@ -99,6 +99,15 @@ def test_a_learnt_map_and_the_sorting_are_one(student, items, tmp_path):
     assert (unit[:, :8] ** 2).sum(1).mean() > (unit[:, 8:] ** 2).sum(1).mean()
 
 
+def test_a_map_that_learns_on_prefixes_is_not_sorted_again(student, items, tmp_path):
+    learning = AxesLearning(steps=0, whitening=0.0, prefixes=1.0)
+    write_axes(student, items, items, tmp_path, seed=1, learning=learning, prefixes=(4,))
+    learnt = load_file(tmp_path / "axes.safetensors")["weight"].astype(np.float32)
+    write_axes(student, items, items, tmp_path, seed=1)  # not learnt: sorted alone
+    weight = load_file(tmp_path / "axes.safetensors")["weight"].astype(np.float32)
+    assert np.allclose(np.abs((learnt * weight).sum(1)), 1.0, atol=1e-2)  # each but for its sign
+
+
 def _vectors(student, texts):
     starts = np.concatenate([[0], np.cumsum([len(t) for t in texts])])
     alone = Items(np.concatenate(texts), starts, np.arange(len(texts)), None, pad_id=0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.learnt_axes import AxesLearning, GradedVectors, learn_map, whitening
+from train.learnt_axes import AxesLearning, GradedVectors, learn_map, mapped, sorting, whitening
 
 
 def unit(vectors):
@@ -80,3 +80,24 @@ def test_the_same_seed_gives_the_same_map(texts):
         for s in (1, 1, 2)
     )
     assert (one == same).all() and (one != other).any()
+
+
+def test_losses_on_prefixes_change_them(texts, chance):
+    """From the same sorted dimensions, with hardly any weight of their losses and with much."""
+    twins = texts, unit(texts + chance.normal(size=texts.shape) * np.tile([0.3, 0.02], 6))
+    nearer = []
+    for weight in (1e-9, 5.0):
+        learning = AxesLearning(prefixes=weight, stay=10.0, steps=150, learning_rate=1e-2)
+        found = learn_map(texts, twins, None, learning=learning, seed=1, prefixes=(4,))
+        one, other = (unit((side @ found)[:, :4]) for side in twins)
+        nearer.append(((one @ other.T).argmax(1) == np.arange(len(texts))).mean())
+    assert nearer[1] > nearer[0] + 0.05
+
+
+def test_prefixes_without_a_weight_change_nothing(texts):
+    twins = texts, texts[::-1].copy()
+    one, same = (
+        learn_map(texts, twins, None, learning=AxesLearning(steps=20), seed=1, prefixes=prefixes)
+        for prefixes in ((), (4, 8))
+    )
+    assert (one == same).all()
