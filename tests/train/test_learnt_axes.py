@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.learnt_axes import AxesLearning, GradedVectors, learn_map, mapped, sorting, whitening
+from train.learnt_axes import AxesLearning, GradedVectors, learn_map, whitening
 
 
 def unit(vectors):
