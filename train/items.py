@@ -19,10 +19,11 @@ from .batches import gather
 from .corpus_text import is_valid, text_hash
 from .noise import add_typos, drop_punctuation
 from .pairs import read_lines
-from .vectors import Targets
+from .targets import Targets
 
 _CHUNK = 8192  # pairs worked on together
 _SAMPLE = 100_000  # vectors that decide the rotation
+_LEAST_POWER = 1e-6  # of the first axis': what is below is noise of float16
 SPLITS = ("train", "valid")
 
 
@@ -103,17 +104,23 @@ class Items:
         )
 
 
-def principal_rotation(vectors: NDArray[Any], width: int) -> NDArray[np.float32]:
+def principal_rotation(
+    vectors: NDArray[Any], width: int, *, whitening: float = 0.0
+) -> NDArray[np.float32]:
     """Return an orthonormal [D, width] that keeps most of the vectors [n, D], largest parts first.
 
     Eigenvectors of their uncentred second moment: cosines of the rotated vectors are those of the
     vectors, up to what is cut, and no other prefix of that width keeps more of their squared
-    length (Eckart-Young). Past D the columns are 0.
+    length (Eckart-Young). Past D the columns are 0. With `whitening` each column is divided by that
+    power of its root mean square, as a share of the first one's: 1 makes all of them alike.
     """
     wide = np.asarray(vectors, dtype=np.float64)
-    _, axes = np.linalg.eigh(wide.T @ wide)
+    powers, axes = np.linalg.eigh(wide.T @ wide)
     rotation = np.zeros((wide.shape[1], width), dtype=np.float32)
     kept = axes[:, ::-1][:, :width]
+    if whitening:
+        shares = np.maximum(powers[::-1][: kept.shape[1]] / powers[-1], _LEAST_POWER)
+        kept = kept * shares ** (-whitening / 2)
     rotation[:, : kept.shape[1]] = kept
     return rotation
 
@@ -164,12 +171,14 @@ def write_items(
         writer.close()
 
 
-def find_rotation(targets: Targets, width: int, *, seed: int) -> NDArray[np.float32]:
+def find_rotation(
+    targets: Targets, width: int, *, seed: int, whitening: float = 0.0
+) -> NDArray[np.float32]:
     """Return the rotation [D, width] of the teachers' vectors, by a sample of them."""
     count = len(targets.rows)
     chance = np.random.default_rng(seed)
     sample = chance.choice(count, size=min(_SAMPLE, count), replace=False)
-    return principal_rotation(targets.vectors(np.sort(sample)), width)
+    return principal_rotation(targets.vectors(np.sort(sample)), width, whitening=whitening)
 
 
 class _Writer:

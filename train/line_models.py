@@ -242,7 +242,9 @@ def _keep_space(
     if others or not turned.is_file():
         if former:
             logger.info("%s: its rotation is found by what it says", source)
-            found = nearest_rotation(student, items, seed=c.seed, principal=others)
+            found = nearest_rotation(
+                student, items, seed=c.seed, principal=others, whitening=c.whitening
+            )
             write_rotation(found, out)
         return
     given, shape = np.load(turned).shape, (items.targets.width, hidden_size(student))

@@ -19,10 +19,12 @@ from .items import Reading, write_items
 from .pairs import PairCleaning, PairSource, read_lines, write_pairs
 from .sentence_config import PairSourceConfig, SentenceConfig
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .vectors import Beside, Own, Side, Targets, VectorCache, hashes, read_texts_of, ridge
+from .targets import Beside, Own, Targets, ridge
+from .vectors import Side, VectorCache, hashes, read_texts_of
 
 _PLAIN = "texts of the corpus"  # the name of the source that the second teacher reads
 _FITTED = "plain.npy"  # [second teacher's width, first teacher's width]
+_CENTRES = "centres.npy"  # [joined width of those that read the student's side]
 _KEYS, _OWN_KEYS = "keys.npy", "student_keys.npy"  # [pairs] uint64, hashes of the sides
 _FITTED_PAIRS = 100_000  # that decide it, about
 _NAME = 16  # characters in a cache's name that tell what filled it
@@ -82,11 +84,12 @@ def vectors(line: Line) -> None:
     for name in ("teacher_beside", "plain_beside", "student_beside"):
         if beside := getattr(c, name):
             inputs[name] = " ".join(map(fingerprint_source, beside))
+    defaults = {"plain_fitted": False, "student_beside_centred": False}
     stage = Stage(
         line.folder("05-vectors"),
-        {"revision": c.revision, "cache": c.cache, "plain_fitted": c.plain_fitted},
+        c.model_dump(include={"revision", "cache", *defaults}),
         inputs,
-        defaults={"plain_fitted": False},
+        defaults=defaults,
     )
 
     def work(out: Path) -> None:
@@ -101,8 +104,13 @@ def vectors(line: Line) -> None:
                 np.save(out / _FITTED, _fit(folder, ~plain, first, second[0]))
         np.save(out / _KEYS, hashes(read_lines(folder / "teacher.txt")))
         if c.student_beside:
-            _own(c).read(folder, np.ones_like(plain), side="student")
-            np.save(out / _OWN_KEYS, hashes(read_lines(folder / "student.txt")))
+            own = _own(c)
+            own.read(folder, np.ones_like(plain), side="student")
+            keys = hashes(read_lines(folder / "student.txt"))
+            np.save(out / _OWN_KEYS, keys)
+            if c.student_beside_centred:
+                known = Beside(own.caches)
+                np.save(out / _CENTRES, known.means(known.rows(keys)))
         np.save(out / "teachers.npy", plain.astype(np.uint8))
         _targets(c, out)  # refuses teachers of different widths here
 
@@ -131,11 +139,15 @@ class _Teacher:
             cache.fill(read_texts_of(pairs, chosen, side), encode, total=int(chosen.sum()))
             revision = ""
 
-    def joined(self, matrix: NDArray[np.float32] | None = None) -> VectorCache | Beside:
+    def joined(
+        self,
+        matrix: NDArray[np.float32] | None = None,
+        centres: NDArray[np.float32] | None = None,
+    ) -> VectorCache | Beside:
         """Return all that it has computed, side by side."""
-        if len(self.caches) == 1 and matrix is None:
+        if len(self.caches) == 1 and matrix is None and centres is None:
             return self.caches[0]
-        return Beside(self.caches, matrix)
+        return Beside(self.caches, matrix, centres)
 
 
 def _fit(
@@ -208,7 +220,8 @@ def _targets(c: SentenceConfig, folder: Path) -> Targets:
         rows[teachers == number] = cache.rows(keys[teachers == number])
     own = None
     if c.student_beside:
-        cache = _own(c).joined()
+        centres = np.load(folder / _CENTRES) if c.student_beside_centred else None
+        cache = _own(c).joined(centres=centres)
         own = Own(cache, cache.rows(np.load(folder / _OWN_KEYS)), c.student_beside_share)
     return Targets(caches, rows, teachers, own)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .e5 import E5, E5_NAME
 from .folders import Line, fingerprint_weights
 from .sentence_recipe import Sources
 from .stage import library_versions
@@ -57,11 +58,13 @@ def teacher_names(sentence: Mapping[str, Any]) -> list[str]:
     """Name the encoders that teach by pairs, of a sentence stage's configuration or its record."""
     first = sentence.get("teacher_name") or Path(sentence["teacher"]).name
     beside = (*sentence.get("teacher_beside", []), *sentence.get("student_beside", []))
-    return [first, *map(_short, beside)]
+    return list(dict.fromkeys([first, *map(_short, beside)]))
 
 
 def _short(encoder: str) -> str:
-    """Name an encoder by its run, where it is the folder of a stage."""
+    """Name an encoder by its run, where it is the folder of a stage, or by what its package has."""
+    if encoder == E5:
+        return E5_NAME
     folder = Path(encoder)
     return folder.parent.name if (folder / "stage.json").is_file() else folder.name
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rubert_lite.errors import ConfigError
 
-from .axes import write_rotation
+from .axes import fit_map, write_map, write_rotation
 from .bag import Bag
 from .batches import Batch, Texts, plan
 from .encoders import ROTATION
@@ -70,13 +70,28 @@ def distil_sentences(
     modules: dict[str, nn.Module] = {"student": pair.student}
     has_plain = len(items.targets.caches) > 1
     width = hidden_size(pair.student)
-    projector = rotation = None
+    projector = rotation = behind = None
+
+    def fit() -> None:
+        if behind is not None and rotation is not None:
+            fit_map(behind, pair.student, items, rotation, seed=schedule.seed)
+
     if sentences.projection == "linear":
         torch.manual_seed(schedule.seed)
         projector = nn.Linear(width, items.targets.width, bias=False).to(device)
         modules["projector"] = projector
     else:
-        rotation = torch.from_numpy(_rotation(items, width, schedule.seed, out)).to(device)
+        rotation = torch.from_numpy(_rotation(items, width, sentences, schedule.seed, out)).to(
+            device
+        )
+    if sentences.projection == "map":
+        modules["map"] = behind = nn.Linear(width, width, bias=False).to(device)
+        fit()
+
+    def said(ids: Tensor, mask: Tensor) -> Tensor:
+        pooled = mean_pooled(pair.student, ids, mask)
+        return pooled if behind is None else behind(pooled)
+
     bag = None
     if sentences.bag:
         torch.manual_seed(schedule.seed)
@@ -98,7 +113,7 @@ def distil_sentences(
 
     def losses(step: _Step, generator: torch.Generator) -> Losses:
         batch, plain = step.pairs.to(device).rotated(rotation), step.plain
-        pooled = mean_pooled(pair.student, batch.ids, batch.mask)
+        pooled = said(batch.ids, batch.mask)
         parts = sentence_losses(pooled, batch, projector, sentences=sentences)
         value = torch.stack([parts[n] * getattr(sentences, n) for n in parts]).sum()
         pieces = batch.mask.sum()
@@ -114,19 +129,19 @@ def distil_sentences(
             pieces = pieces + plain.student_mask.sum()
             if bag is not None and not has_plain:
                 read = plain.student_ids, plain.student_mask
-                spoken["bag_plain"] = bag(mean_pooled(pair.student, *read), *read)
+                spoken["bag_plain"] = bag(said(*read), *read)
                 value = value + sentences.bag * spoken["bag_plain"]
             parts |= spoken
         if heads is not None and step.labelled is not None:
             told = step.labelled.to(device)
             shown = hide_pieces(told.mask, sentences.word_dropout, generator=generator)
-            parts["labels"] = heads(mean_pooled(pair.student, told.ids, shown), told.classes)
+            parts["labels"] = heads(said(told.ids, shown), told.classes)
             value = value + sentences.labels * parts["labels"]
             pieces = pieces + told.mask.sum()
         if step.graded is not None:
             judged = step.graded.to(device)
             shown = hide_pieces(judged.mask, sentences.word_dropout, generator=generator)
-            vectors = mean_pooled(pair.student, judged.ids, shown)
+            vectors = said(judged.ids, shown)
             parts["grades"] = graded_loss(
                 vectors, judged, sentences.prefixes, temperature=sentences.temperature
             )
@@ -135,7 +150,8 @@ def distil_sentences(
         return Losses(parts, value, pieces)
 
     def judge() -> dict[str, float]:
-        scores = validate_sentences(pair.student, valid, projector, rotation, sentences=sentences)
+        ends = projector, rotation, behind
+        scores = validate_sentences(pair.student, valid, *ends, sentences=sentences)
         if language is not None and language.valid is not None:
             scores |= validate(language.valid, pair)
         return scores
@@ -158,16 +174,22 @@ def distil_sentences(
         found = run_job(job, accelerator, schedule=schedule, out=out)
     if finish is not None:
         finish(pair.student)
+        fit()
         with rows(pair.student):
             found |= judge() if len(valid) else {}
+    if behind is not None:
+        write_map(behind, out)
     return found
 
 
-def _rotation(items: Items, width: int, seed: int, out: Path) -> NDArray[np.float32]:
+def _rotation(
+    items: Items, width: int, sentences: Sentences, seed: int, out: Path
+) -> NDArray[np.float32]:
     """Find the rotation of the targets, or read the one that a resumed run began with."""
     file = out / ROTATION
     if not file.is_file():
-        write_rotation(find_rotation(items.targets, width, seed=seed), out)
+        found = find_rotation(items.targets, width, seed=seed, whitening=sentences.whitening)
+        write_rotation(found, out)
     rotation: NDArray[np.float32] = np.load(file)
     return rotation
 

@@ -96,9 +96,11 @@ class SentenceConfig(Section):
     plain_fitted: bool = False
     plain_share: float = Field(1.0, gt=0, le=1)  # of the texts of 01-corpus
     # Sentence encoders that read what the student reads, of pairs and of plain text: their vectors
-    # stand beside those of the other teachers, with this share of every cosine
+    # stand beside those of the other teachers, with this share of every cosine (one that is named
+    # twice counts twice)
     student_beside: list[str] = []
     student_beside_share: float = Field(0.2, gt=0, lt=1)
+    student_beside_centred: bool = False  # without what each says of all texts alike
     directory: str = ""  # where 05-pairs and 05-vectors lie, to share them
     items: str = ""  # where 05-items lies, to share it between lines of one vocabulary and pairs
     cache: str = "runs/vectors"  # teacher vectors, a folder for each teacher
@@ -109,7 +111,8 @@ class SentenceConfig(Section):
     bare_share: float = Field(0.0, ge=0, le=1)  # share of texts also read without punctuation
     teacher_text_share: float = Field(0.0, ge=0, le=1)  # the student reads the teacher's, too
     max_length: int = Field(256, ge=8)  # pieces
-    projection: Literal["rotation", "linear"] = "rotation"
+    projection: Literal["rotation", "linear", "map"] = "rotation"
+    whitening: float = Field(0.0, ge=0, le=1)  # of the rotated targets' dimensions
     prefixes: list[int] = [64, 128]  # first dimensions that must work alone
     regression: float = Field(1.0, ge=0)
     contrastive: float = Field(0.0, ge=0)

@@ -21,8 +21,13 @@ class Sentences:
     temperature: float = 0.05  # of contrastive, similarity and grades
     prefixes: tuple[int, ...] = (64, 128)  # besides the whole vector
     # rotation: the student's own vector is compared with the rotated and cut teacher's; linear: a
-    # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539) and is thrown away.
-    projection: Literal["rotation", "linear"] = "rotation"
+    # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539), thrown away; map: a
+    # map [D, D] that begins as the regression of the targets on what the student says learns along
+    # and stays, in the axes that export turns vectors by.
+    projection: Literal["rotation", "linear", "map"] = "rotation"
+    # Of the rotated targets' dimensions, see principal_rotation: evened a little, what few texts
+    # share (names, rare words) weighs more beside what kind of text it is.
+    whitening: float = 0.0
     # Which pieces the text has; of the language's texts, too, unless a teacher reads plain text.
     bag: float = 0.0
     language: float = 0.0  # weight of the losses on plain text

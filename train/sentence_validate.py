@@ -29,6 +29,7 @@ def validate_sentences(
     valid: Items,
     projector: nn.Linear | None,
     rotation: Tensor | None,
+    behind: nn.Module | None = None,
     *,
     sentences: Sentences,
 ) -> dict[str, float]:
@@ -42,7 +43,8 @@ def validate_sentences(
     pooled, targets = [], []
     for indices in batches:
         batch = valid.batch(indices).to(device).rotated(rotation)
-        pooled.append(mean_pooled(student, batch.ids, batch.mask).float())
+        vectors = mean_pooled(student, batch.ids, batch.mask).float()
+        pooled.append(vectors if behind is None else behind(vectors))
         targets.append(batch.targets)
     vectors, wanted = torch.cat(pooled), torch.cat(targets)
     scores: dict[str, float] = {}

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 from train import axes
 from train.axes import nearest_rotation, open_rotation, pooled_vectors, write_axes
 from train.graded import GradedPairs
-from train.items import Items
+from train.items import Items, principal_rotation
 from train.learnt_axes import AxesLearning, GradedVectors, learn_map
 from train.student import Shape, build, mean_pooled
 
@@ -152,6 +152,19 @@ def test_a_lost_rotation_is_found_again(student, items, monkeypatch):
     found = nearest_rotation(student, Known(targets), seed=1)
     np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-5)
     assert np.abs(targets @ found - targets @ rotation).mean() < 0.1 * np.abs(targets).mean()
+
+
+def test_evened_axes_are_turned_to_what_the_student_says(monkeypatch):
+    """Orthonormal behind them: the rotation that it answers by, and the same evening."""
+    chance = np.random.default_rng(6)
+    targets = chance.normal(size=(5000, 8)) * np.linspace(8, 1, 8)
+    evened = targets @ principal_rotation(targets, 8, whitening=0.5)
+    turn = np.linalg.qr(chance.normal(size=(8, 8)))[0]
+    said = (evened @ turn).astype(np.float32)
+    monkeypatch.setattr(axes, "pooled_vectors", lambda _, __, rows: said[rows])
+    found = nearest_rotation(None, Known(targets), seed=1, whitening=0.5)
+    cosines = (targets @ found * said).sum(1) / np.linalg.norm(said, axis=1)
+    np.testing.assert_allclose(cosines / np.linalg.norm(targets @ found, axis=1), 1, atol=1e-3)
 
 
 def test_a_student_of_another_teacher_is_turned_inside_the_principal_axes(monkeypatch):

