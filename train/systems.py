@@ -18,8 +18,7 @@ from rubert_lite.package import ModelPackage
 from .axes import open_rotation
 from .baselines import hashed_tfidf, static_encoder, static_rows
 from .corpus import expand
-from .e5 import E5
-from .encoders import USE, open_encoder, package_version
+from .encoders import WHEELS, open_encoder, package_version
 from .folders import fingerprint_source
 from .hub import looks_local
 from .pairs import read_lines
@@ -28,7 +27,6 @@ from .stage import fingerprint_files
 from .tasks import Encode, Vectors, unit
 from .tfidf import TERMS
 from .vectors import VectorCache
-from .word_vectors import NAVEC
 
 
 class SystemConfig(Section):
@@ -64,7 +62,7 @@ class SystemConfig(Section):
 
 def _absent(encoder: str) -> str:
     """Name what an encoder lacks here: its Python package, or its folder."""
-    if encoder in (USE, NAVEC, E5):
+    if encoder in WHEELS:
         return "" if package_version(encoder) else f"package {encoder}"
     return encoder if looks_local(encoder) and not Path(encoder).exists() else ""
 

@@ -18,18 +18,10 @@ from numpy.typing import NDArray
 from rubert_lite.errors import InputError
 
 NAVEC = "navec"
-_WHEEL = "natasha"  # the package whose wheel has the vectors
+WHEEL = "natasha"  # the package whose wheel has the vectors
 _FILE = "natasha/data/emb/navec_news_v1_1B_250K_300d_100q.tar"
 _WORD = re.compile(r"[а-яё]+|[a-z]+|\d+|[^\w\s]")
 _WEIGHT = 1e-3
-
-
-def navec_version() -> str:
-    """Return the version of the wheel that has the vectors, "" where there is none."""
-    try:
-        return metadata.version(_WHEEL)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def open_navec() -> Callable[[Sequence[str]], NDArray[np.float32]]:
@@ -40,12 +32,12 @@ def open_navec() -> Callable[[Sequence[str]], NDArray[np.float32]]:
     try:
         from navec import Navec
 
-        file = Path(str(metadata.distribution(_WHEEL).locate_file(_FILE)))
+        file = Path(str(metadata.distribution(WHEEL).locate_file(_FILE)))
         found = Navec.load(file)
     except (ImportError, OSError) as error:
         raise InputError(
             f"{NAVEC} is named as a sentence encoder and not installed: pip install --no-deps"
-            f" {NAVEC} {_WHEEL}"
+            f" {NAVEC} {WHEEL}"
         ) from error
     return weighted_mean(found.vocab.words, found.vocab.counts, found.pq.unpack())
 
