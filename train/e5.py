@@ -57,6 +57,7 @@ class E5File:
 
     def __init__(self, path: Path) -> None:
         """Read all but the tensors. Raises InputError where the file is of another kind."""
+        self._path = path
         try:
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -106,6 +107,8 @@ class E5File:
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """Return a tensor in float32, flat; 4-bit blocks are multiplied out."""
+        if name not in self._tensors:
+            raise InputError(f"{self._path}: has no tensor {name}: of another version of {E5}?")
         kind, count, start, _ = self._tensors[name]
         if kind != _FOUR_BITS:
             return np.frombuffer(self._bytes, dtype="<f4", count=count, offset=start)

@@ -18,7 +18,7 @@ from .checkpoint import has_state, write_checkpoint
 from .config import DistilConfig, StudentConfig
 from .corpus import expand
 from .distil import distil
-from .encoders import ROTATION
+from .encoders import MAP, ROTATION
 from .folders import Line, fingerprint_source
 from .graded import GradedPairs
 from .items import Items
@@ -232,14 +232,16 @@ def _keep_space(
     """Let a student that learns on keep to the space it is in: the rotation that it learnt by.
 
     A package has none: it is found by what the student says; so is one for other teachers than it
-    had, among their principal axes. One that was never taught sentences is in no such space.
+    had, among their principal axes, or for evened ones. One that learnt behind a map is in another
+    space than its rotation tells; one that was never taught sentences is in none.
     """
     c = line.config.sentence
     assert c is not None
     turned = source / ROTATION
     former = read_training(source)["config"].get("sentence")
     others = bool(former) and teacher_names(former) != teacher_names(c.model_dump())
-    if others or not turned.is_file():
+    evened = bool(former) and former.get("whitening", 0.0) != c.whitening
+    if others or evened or (source / MAP).is_file() or not turned.is_file():
         if former:
             logger.info("%s: its rotation is found by what it says", source)
             found = nearest_rotation(

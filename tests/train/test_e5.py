@@ -134,6 +134,9 @@ def test_files_of_another_kind_are_refused(tmp_path):
     other.write_bytes(other.read_bytes()[:200])
     with pytest.raises(InputError, match="ends too early"):
         e5.E5File(other)
+    write_model(other, np.random.default_rng(5))
+    with pytest.raises(InputError, match=r"model\.bin: has no tensor l2\.q\.w"):
+        e5.E5File(other).tensor("l2.q.w")
     with pytest.raises(InputError, match="cannot be read"):
         e5.E5File(tmp_path / "nothing.bin")
 

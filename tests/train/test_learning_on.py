@@ -174,6 +174,16 @@ def test_who_learns_on_keeps_to_its_space(released):
     np.save(file, turned)
     run_line(third, UNTIL_SENTENCE)
     assert (np.load(third.folder("05-sentence") / "rotation.npy") == turned).all()
+    # Evened targets have other axes, and what was behind a map said something else.
+    evened = Line(load_config(Path("third.toml"), ["run=runs/evened", "sentence.whitening=0.5"]))
+    run_line(evened, UNTIL_SENTENCE)
+    other = np.load(evened.folder("05-sentence") / "rotation.npy")
+    lengths = np.linalg.norm(other, axis=0)
+    assert lengths.min() > 1.01 and not np.allclose(other / lengths, turned, atol=0.1)
+    np.save(file.with_name("map.npy"), np.eye(len(turned.T), dtype=np.float32))
+    behind = Line(load_config(Path("third.toml"), ["run=runs/behind"]))
+    run_line(behind, UNTIL_SENTENCE)
+    assert not np.allclose(np.load(behind.folder("05-sentence") / "rotation.npy"), turned, atol=0.1)
 
 
 def test_the_space_of_a_package_is_found_by_its_vectors(released):
