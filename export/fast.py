@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from rubert_lite.quiet import import_onnxruntime
 
-from .graph import TINY, Graph, Shape, finish_outputs
+from .graph import Graph, Shape, finish_outputs
 from .quantize import quantize_blocks, quantize_rows
+from .turn import TINY
 from .weights import Affine, Layer, Weights
 
 Precision = Literal["fp32", "int8", "int8-turbo", "int8-static", "int4", "int4-static"]
@@ -76,7 +77,12 @@ def build(
         hidden = _attend(graph, hidden, layer, f"layer{index}", weights, style)
         hidden = _feed_forward(graph, hidden, layer, f"layer{index}", weights, style)
     pooled = graph.add("ReduceMean", [hidden], axes=[1], keepdims=0)
-    outputs = finish_outputs(graph, hidden, pooled, weights)
+    sums = ""
+    if weights.turn.lexical is not None:
+        rows = _rows(graph, weights.turn.lexical, "lexical", "input_ids", precision)
+        axis = graph.constant(np.array([1], np.int64), "axis1")
+        sums = graph.add("ReduceSum", [rows, axis], keepdims=0)
+    outputs = finish_outputs(graph, hidden, pooled, weights, sums=sums)
     return graph.finish(inputs, outputs, metadata)
 
 

@@ -13,7 +13,8 @@ import onnx
 from onnx import TensorProto
 
 from .graph import Graph, Shape, finish_outputs
-from .weights import Affine, Array, Layer, Weights
+from .tensors import Array
+from .weights import Affine, Layer, Weights
 
 _HALF_MAX = 65504.0
 
@@ -35,9 +36,14 @@ def build_gpu(weights: Weights, *, metadata: Mapping[str, str]) -> onnx.ModelPro
     for index, layer in enumerate(weights.layers):
         hidden = _layer(graph, hidden, lengths, layer, f"layer{index}", weights)
     states = graph.add("Cast", [hidden], to=TensorProto.FLOAT)
-    outputs = finish_outputs(
-        graph, states, _pool(graph, states, most=len(weights.positions)), weights
-    )
+    real = _real(graph, most=len(weights.positions))
+    sums = ""
+    if weights.turn.lexical is not None:
+        rows = graph.add("Gather", [_half(graph, weights.turn.lexical, "lexical"), "input_ids"])
+        sums = _sum(graph, graph.add("Cast", [rows], to=TensorProto.FLOAT), real)
+    counted = graph.add("Cast", [_column(graph)], to=TensorProto.FLOAT)
+    pooled = graph.add("Div", [_sum(graph, states, real), counted])
+    outputs = finish_outputs(graph, states, pooled, weights, sums=sums)
     return graph.finish(inputs, outputs, metadata)
 
 
@@ -102,16 +108,26 @@ def _first(graph: Graph, table: str) -> str:
     return found
 
 
-def _pool(graph: Graph, states: str, *, most: int) -> str:
-    """Return the mean over the real pieces of each row."""
+def _column(graph: Graph) -> str:
+    """Return the lengths as [batch, 1]."""
+    last = graph.constant(np.array([1], np.int64), "last")
+    found: str = graph.add("Unsqueeze", ["lengths", last])
+    return found
+
+
+def _real(graph: Graph, *, most: int) -> str:
+    """Return 1 for the real pieces of each row and 0 for padding, [batch, length, 1]."""
     # Cut from a constant: a Range would be made on the CPU, and copies bar CUDA graphs.
     every = graph.constant(np.arange(most, dtype=np.int64), "places")
     places = _first(graph, every)
-    last = graph.constant(np.array([1], np.int64), "last")
-    column = graph.add("Unsqueeze", ["lengths", last])
-    real = graph.add("Cast", [graph.add("Less", [places, column])], to=TensorProto.FLOAT)
+    real = graph.add("Cast", [graph.add("Less", [places, _column(graph)])], to=TensorProto.FLOAT)
     axis = graph.constant(np.array([2], np.int64), "axis2")
-    kept = graph.add("Mul", [states, graph.add("Unsqueeze", [real, axis])])
-    total = graph.add("ReduceSum", [kept, last], keepdims=0)
-    found: str = graph.add("Div", [total, graph.add("Cast", [column], to=TensorProto.FLOAT)])
+    found: str = graph.add("Unsqueeze", [real, axis])
+    return found
+
+
+def _sum(graph: Graph, values: str, real: str) -> str:
+    """Return the sum [batch, D] of values [batch, length, D] over the real pieces of each row."""
+    last = graph.constant(np.array([1], np.int64), "last")
+    found: str = graph.add("ReduceSum", [graph.add("Mul", [values, real]), last], keepdims=0)
     return found

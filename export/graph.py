@@ -9,9 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rubert_lite.manifest import PIECEWISE
 
+from .turn import TINY
 from .weights import Weights
-
-TINY = 1e-12  # floor of a norm or scale that divides
 
 _OPSET = 17
 _CONTRIB = "com.microsoft"
@@ -84,20 +83,23 @@ class Graph:
         return model
 
 
-def finish_outputs(graph: Graph, hidden: str, pooled: str, weights: Weights) -> dict[str, Shape]:
+def finish_outputs(
+    graph: Graph, hidden: str, pooled: str, weights: Weights, *, sums: str = ""
+) -> dict[str, Shape]:
     """Add pooled, sentence_embedding and logits from float32 states and their mean.
 
-    Axes turn the vectors; a head reads the mean as it is.
+    Axes turn the vectors; a head reads the mean as it is. `sums` of the vectors of pieces, float32
+    [batch, width], are given where the weights have such.
     """
     mean = pooled
-    if weights.axes is not None:
+    if weights.turn.axes is not None:
+        if sums:
+            pooled = graph.add("Concat", [_unit(graph, mean), _unit(graph, sums)], axis=-1)
         # Half the bytes, and the digits that were written; the runtime widens it once, at loading.
-        small = graph.constant(np.ascontiguousarray(weights.axes.T).astype(np.float16), "axes")
+        small = graph.constant(np.ascontiguousarray(weights.turn.axes.T).astype(np.float16), "axes")
         wide = graph.add("Cast", [small], to=TensorProto.FLOAT)
-        pooled = graph.add("MatMul", [mean, wide])
-    length = graph.add("ReduceL2", [pooled], axes=[-1], keepdims=1)
-    floor = graph.constant(np.float32(TINY), "tiny")
-    unit = graph.add("Div", [pooled, graph.add("Max", [length, floor])])
+        pooled = graph.add("MatMul", [pooled, wide])
+    unit = _unit(graph, pooled)
     graph.rename(pooled, "pooled")
     graph.rename(unit, "sentence_embedding")
     width = weights.hidden_size
@@ -115,3 +117,10 @@ def finish_outputs(graph: Graph, hidden: str, pooled: str, weights: Weights) -> 
         labels = len(weights.head.bias)
         outputs["logits"] = ["batch", "length", labels] if on_pieces else ["batch", labels]
     return outputs
+
+
+def _unit(graph: Graph, vectors: str) -> str:
+    length = graph.add("ReduceL2", [vectors], axes=[-1], keepdims=1)
+    floor = graph.constant(np.float32(TINY), "tiny")
+    found: str = graph.add("Div", [vectors, graph.add("Max", [length, floor])])
+    return found

@@ -29,8 +29,10 @@ from .parity import (
 from .portable import export_portable, write_for_others
 from .remap import write_table
 from .sample import TEXTS
+from .tensors import read_json
 from .training import read_training
-from .weights import AXES, Weights, read_config, read_json, read_weights
+from .turn import AXES, LEXICAL
+from .weights import Weights, read_config, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -102,15 +104,16 @@ def export(
             (folder / f"fast.{variant}.onnx").write_bytes(graph)
         if "portable" in variants:
             graph = export_portable(checkpoint, folder).read_bytes()
-            found = measure_portable(graph, cases, expected=expected, axes=weights.axes)
+            found = measure_portable(graph, cases, expected=expected, turn=weights.turn)
             check("portable", found, cases)
             summaries.append(summarize("portable", found))
         if "safetensors" in variants:
             shutil.copyfile(checkpoint / "model.safetensors", folder / "model.safetensors")
-            if weights.axes is not None:
-                shutil.copyfile(checkpoint / AXES, folder / AXES)
+            for file in (AXES, LEXICAL):
+                if (checkpoint / file).is_file():
+                    shutil.copyfile(checkpoint / file, folder / file)
         if {"portable", "safetensors"} & set(variants):
-            write_for_others(checkpoint, folder, manifest, axes=weights.axes)
+            write_for_others(checkpoint, folder, manifest, turn=weights.turn)
         if (checkpoint / "vocabulary.json").is_file() and {"safetensors", "table"} & set(variants):
             shutil.copyfile(checkpoint / "vocabulary.json", folder / "vocabulary.json")
         if "table" in variants:

@@ -19,7 +19,8 @@ from rubert_lite.manifest import PIECEWISE
 from rubert_lite.predictions import softmax
 
 from .cases import Case
-from .weights import read_axes, read_config, read_task
+from .turn import Turn, read_turn, unit
+from .weights import read_config, read_task
 
 Vectors = NDArray[np.float32]
 
@@ -86,7 +87,7 @@ class Parity:
 def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Vectors] | None]:
     """Compute pooled vectors [cases, D] with transformers in float32 and, with a head, logits.
 
-    Those of a case are [labels], or [pieces, labels] of a task on pieces. Axes turn the vectors.
+    Those of a case are [labels], or [pieces, labels] of a task on pieces. Vectors are turned.
     """
     import torch
     from safetensors.torch import load_file
@@ -114,9 +115,8 @@ def reference(checkpoint: Path, cases: Sequence[Case]) -> tuple[Vectors, list[Ve
                 judged = hidden if on_pieces else hidden.mean(0)
                 logits.append((judged @ tensors["weight"].float().T + tensors["bias"]).numpy())
     vectors = np.stack(pooled)
-    axes = read_axes(checkpoint, vectors.shape[1])
-    if axes is not None:
-        vectors = vectors @ axes.T
+    turn = read_turn(checkpoint, vectors.shape[1], model.config.vocab_size)
+    vectors = turn.of(vectors, [case.ids for case in cases])
     return vectors, logits if tensors is not None else None
 
 
@@ -169,19 +169,18 @@ def measure_portable(
     cases: Sequence[Case],
     *,
     expected: tuple[Vectors, Sequence[Vectors] | None],
-    axes: Vectors | None = None,
+    turn: Turn,
 ) -> Comparison:
     """Compare a graph of last_hidden_state with the reference, alone and in padded batches.
 
-    `axes` [D, D] turn the means of its states.
+    The means of its states are turned outside of it.
     """
     engine = Engine(graph, lanes=1)
     alone = np.concatenate([_run_padded(engine, [c]) for c in cases])
     groups = [cases[i : i + _PADDED_ROWS] for i in range(0, len(cases), _PADDED_ROWS)]
     together = np.concatenate([_run_padded(engine, group) for group in groups])
-    if axes is not None:
-        alone, together = alone @ axes.T, together @ axes.T
-    return _compare(_unit(alone), _unit(together), expected[0])
+    ids = [case.ids for case in cases]
+    return _compare(unit(turn.of(alone, ids)), unit(turn.of(together, ids)), expected[0])
 
 
 def _compare(
@@ -191,7 +190,7 @@ def _compare(
     logits: float | None = None,
     chances: float | None = None,
 ) -> Comparison:
-    wanted = _unit(expected)
+    wanted = unit(expected)
     return Comparison(
         cosines=(alone * wanted).sum(1),
         differences=np.abs(alone - wanted).max(1),
@@ -213,11 +212,6 @@ def summarize(variant: str, found: Comparison) -> Parity:
         logits_difference=found.logits,
         chances_difference=found.chances,
     )
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit
 
 
 def _run(engine: Engine, rows: Sequence[Case], output: str) -> Vectors:

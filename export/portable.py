@@ -10,7 +10,12 @@ from safetensors.numpy import save_file
 from rubert_lite.manifest import Manifest
 from rubert_lite.wordpiece import SPECIAL_PIECES
 
-from .weights import Array, read_config
+from .turn import Turn
+from .weights import read_config
+
+# Where sentence-transformers finds a module's class: ours by its address once installed.
+_THEIRS = "sentence_transformers.models"
+_MODULES = {"PiecesBeside": "rubert_lite.export.pieces_beside"}
 
 # What the libraries say of themselves at every export; anything else still reaches the caller.
 _KNOWN = (
@@ -47,10 +52,11 @@ def export_portable(checkpoint: Path, out: Path) -> Path:
     return folder / "model.onnx"
 
 
-def write_for_others(
-    checkpoint: Path, folder: Path, manifest: Manifest, *, axes: Array | None = None
-) -> None:
-    """Add what transformers and sentence-transformers read; `axes` become a Dense module."""
+def write_for_others(checkpoint: Path, folder: Path, manifest: Manifest, *, turn: Turn) -> None:
+    """Add what transformers and sentence-transformers read.
+
+    Axes become a Dense module, vectors of pieces one of ours before it (pieces_beside.py).
+    """
     # DistilBERT takes no token types, so its tokenizer must not hand them over.
     names = ["input_ids", "attention_mask"]
     if read_config(checkpoint)["model_type"] == "bert":
@@ -61,15 +67,14 @@ def write_for_others(
         "model_input_names": names,
         **{f"{p.strip('[]').lower()}_token": p for p in SPECIAL_PIECES},
     }
-    kinds = ["Transformer", "Pooling", *(["Dense"] if axes is not None else []), "Normalize"]
+    axes, lexical = turn.axes, turn.lexical
+    kinds = ["Transformer", "Pooling"]
+    kinds += ["PiecesBeside"] if lexical is not None else []
+    kinds += ["Dense"] if axes is not None else []
+    paths = {kind: f"{i}_{kind}" if i else "" for i, kind in enumerate([*kinds, "Normalize"])}
     modules = [
-        {
-            "idx": i,
-            "name": str(i),
-            "path": f"{i}_{kind}" if i else "",
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for i, kind in enumerate(kinds)
+        {"idx": i, "name": str(i), "path": path, "type": f"{_MODULES.get(kind, _THEIRS)}.{kind}"}
+        for i, (kind, path) in enumerate(paths.items())
     ]
     pooling = {
         "word_embedding_dimension": manifest.hidden_size,
@@ -84,14 +89,19 @@ def write_for_others(
         "sentence_bert_config.json": length,
     }
     (folder / "1_Pooling").mkdir()
+    if lexical is not None:
+        inner = folder / paths["PiecesBeside"]
+        inner.mkdir()
+        save_file({"weight": lexical}, inner / "model.safetensors")
     if axes is not None:
-        (folder / "2_Dense").mkdir()
-        files["2_Dense/config.json"] = {
+        inner = folder / paths["Dense"]
+        inner.mkdir()
+        files[f"{inner.name}/config.json"] = {
             "in_features": axes.shape[1],
             "out_features": axes.shape[0],
             "bias": False,
             "activation_function": "torch.nn.modules.linear.Identity",
         }
-        save_file({"linear.weight": axes}, folder / "2_Dense" / "model.safetensors")
+        save_file({"linear.weight": axes}, inner / "model.safetensors")
     for name, data in files.items():
         (folder / name).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

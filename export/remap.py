@@ -2,18 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from rubert_lite.errors import InputError
 from rubert_lite.package import staged
 from rubert_lite.wordpiece import check_tokenizer, prune_tokenizer
 
+from .tensors import read_json
 from .training import read_training
-from .weights import AXES, read_config, read_json, read_tensors
+from .turn import AXES, LEXICAL, read_turn
+from .weights import read_config, read_tensors
 
 _ROWS = ("word_embeddings.weight", "vocab_projector.weight", "predictions.decoder.weight")
 # Said of the whole checkpoint, or independent of ids. Never the vocab.txt or added_tokens.json of
@@ -41,6 +45,7 @@ def trim(checkpoint: Path, kept: Sequence[int], out: Path, *, replace: bool = Fa
                 raise InputError(f"{checkpoint}: {name} has {len(value)} rows, expected {size}")
             value = value[order]
         tensors[name] = np.ascontiguousarray(value)
+    rows = read_turn(checkpoint, _width(tensors), len(spec["model"]["vocab"])).lexical
     old = _teacher_ids(checkpoint, len(spec["model"]["vocab"]))
     files = {
         "config.json": config
@@ -57,6 +62,8 @@ def trim(checkpoint: Path, kept: Sequence[int], out: Path, *, replace: bool = Fa
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, folder / name)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if rows is not None:
+            save_file({"weight": rows[order]}, folder / LEXICAL)
         training = read_training(checkpoint)
         if training:  # what it says of size is no longer so
             training |= {"parameters": sum(v.size for v in tensors.values()), "pieces": len(kept)}
@@ -64,6 +71,11 @@ def trim(checkpoint: Path, kept: Sequence[int], out: Path, *, replace: bool = Fa
         for name, data in files.items():
             text = json.dumps(data, ensure_ascii=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _width(tensors: Mapping[str, NDArray[Any]]) -> int:
+    """Return the columns of the table of pieces."""
+    return next(int(v.shape[1]) for name, v in tensors.items() if name.endswith(_ROWS[0]))
 
 
 def _teacher_ids(checkpoint: Path, size: int) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rubert_lite.errors import InputError
 
-from .weights import read_json
+from .tensors import read_json
 
 
 def read_training(checkpoint: Path) -> dict[str, Any]:

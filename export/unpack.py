@@ -20,7 +20,9 @@ from rubert_lite.manifest import Manifest
 from rubert_lite.package import ModelPackage
 
 from .quantize import dequantize_blocks, dequantize_rows
-from .weights import AXES, Affine, Array, Layer, name_tensors, read_config
+from .tensors import Array
+from .turn import AXES, LEXICAL
+from .weights import Affine, Layer, name_tensors, read_config
 
 # The best first; the weights of int8-turbo are those of int8.
 _SOURCES = ("fp32", "int8", "int8-turbo", "int8-static", "int4", "int4-static")
@@ -51,7 +53,7 @@ def unpack(package: ModelPackage, out: Path) -> None:
             f" {', '.join(_SOURCES)}"
         )
     if _WEIGHTS in manifest.files:  # as they were trained
-        for name in (_WEIGHTS, AXES):
+        for name in (_WEIGHTS, AXES, LEXICAL):
             if name in manifest.files:
                 shutil.copyfile(package.file(name), out / name)
     elif variant != "fp32":
@@ -81,6 +83,8 @@ def _write(values: Mapping[str, NDArray[np.generic]], out: Path, manifest: Manif
     if "axes" in values:
         axes = np.ascontiguousarray(values["axes"].T)
         save_file({"weight": axes}, out / AXES)
+    if any(name.startswith("lexical") for name in values):
+        save_file({"weight": _rows(values, "lexical")}, out / LEXICAL)
     if "head.weight" in values:
         head = {
             "weight": np.ascontiguousarray(_float(values, "head.weight").T),

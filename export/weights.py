@@ -1,23 +1,18 @@
 """Read a checkpoint into plain arrays, the same for BERT and DistilBERT."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (teaches numpy bfloat16; a dependency of onnx)
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from rubert_lite.errors import InputError
 from rubert_lite.manifest import TASKS
 
-Array = NDArray[np.float32]
-
-AXES = "axes.safetensors"  # of a checkpoint
+from .tensors import Array, checked, load_tensors, read_json
+from .turn import Turn, read_turn
 
 # Our name -> the name in each architecture, below its prefix; {i} is the layer.
 _TOP = {
@@ -84,28 +79,13 @@ class Weights:
     heads: int
     epsilon: float
     head: Affine | None  # [labels, hidden]
-    axes: Array | None = None  # [hidden, hidden]: what turns the mean-pooled vector; see read_axes
+    turn: Turn = Turn()
     task: str = "embedding"  # one of rubert_lite.manifest.TASKS
 
     @property
     def hidden_size(self) -> int:
         """Width of the hidden states."""
         return int(self.pieces.shape[1])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; InputError for anything else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}): expected a checkpoint"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: a JSON {type(found).__name__}, expected an object")
-    return found
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
@@ -121,7 +101,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_weights(checkpoint: Path) -> Weights:
-    """Read model.safetensors, config.json and what is there of head and axes.safetensors.
+    """Read model.safetensors, config.json and what is there of head and turn.
 
     Raises InputError for a missing file or tensor, a shape that config.json does not say, numbers
     that are not finite, a pickled checkpoint, and kinds that our graph does not compute.
@@ -138,7 +118,7 @@ def read_weights(checkpoint: Path) -> Weights:
     def tensor(name: str, *shape: int) -> Array:
         if prefix + name not in tensors:
             raise InputError(f"{path}: no tensor {prefix + name!r}: not a {config['model_type']}")
-        return _checked(tensors[prefix + name], shape, f"{path}: {prefix + name}")
+        return checked(tensors[prefix + name], shape, f"{path}: {prefix + name}")
 
     def affine(name: str, *shape: int) -> Affine:
         return Affine(tensor(f"{name}.weight", *shape), tensor(f"{name}.bias", shape[0]))
@@ -169,7 +149,7 @@ def read_weights(checkpoint: Path) -> Weights:
         # DistilBERT's norms have this constant in code, BERT's in the configuration.
         epsilon=1e-12 if column == 0 else float(config.get("layer_norm_eps", 1e-12)),
         head=_read_head(checkpoint / "head.safetensors", width),
-        axes=read_axes(checkpoint, width),
+        turn=read_turn(checkpoint, width, sizes["vocabulary"]),
         task=read_task(checkpoint),
     )
 
@@ -221,19 +201,7 @@ def read_tensors(checkpoint: Path) -> Mapping[str, NDArray[Any]]:
                 f"{checkpoint}: only {what}: convert it first with transformers'"
                 " save_pretrained(..., safe_serialization=True)"
             )
-    return _load(path)
-
-
-def _load(path: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        tensors: Mapping[str, NDArray[Any]] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:  # numbers that numpy does not know
-        raise InputError(
-            f"{path}: {error}: expected float32, float16 or bfloat16: save it with model.float()"
-        ) from error
-    return tensors
+    return load_tensors(path)
 
 
 def _check_kind(checkpoint: Path, config: Mapping[str, Any], column: int) -> None:
@@ -254,39 +222,14 @@ def _size(checkpoint: Path, config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _checked(value: NDArray[Any], shape: tuple[int, ...], where: str) -> Array:
-    if value.shape != shape:
-        raise InputError(f"{where} has shape {list(value.shape)}, expected {list(shape)}")
-    found: Array = value.astype(np.float32, copy=False)
-    if not np.isfinite(found).all():
-        raise InputError(
-            f"{where} is not finite: the training diverged, take an earlier checkpoint"
-        )
-    return found
-
-
-def read_axes(checkpoint: Path, width: int) -> Array | None:
-    """Read axes.safetensors, `weight` [width, width]; None where there is none.
-
-    A text's vector is weight @ (mean of its pieces' states): training writes it to sort dimensions.
-    """
-    path = checkpoint / AXES
-    if not path.is_file():
-        return None
-    found = _load(path)
-    if set(found) != {"weight"}:
-        raise InputError(f"{path}: has {', '.join(found)}, expected weight")
-    return _checked(found["weight"], (width, width), f"{path}: weight")
-
-
 def _read_head(path: Path, width: int) -> Affine | None:
     if not path.is_file():
         return None
-    found = _load(path)
+    found = load_tensors(path)
     if set(found) != {"weight", "bias"}:
         raise InputError(f"{path}: has {', '.join(found)}, expected weight and bias")
     labels = len(found["bias"]) if found["bias"].ndim else 0
     return Affine(
-        _checked(found["weight"], (labels, width), f"{path}: weight"),
-        _checked(found["bias"], (labels,), f"{path}: bias"),
+        checked(found["weight"], (labels, width), f"{path}: weight"),
+        checked(found["bias"], (labels,), f"{path}: bias"),
     )

@@ -6,7 +6,7 @@ learnt first (learnt_axes.py) changes the cosines, too.
 
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +14,22 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
 
-from .batches import Texts, gather
+from rubert_lite.errors import InputError
+
+from .batches import Texts
 from .encoders import MAP, ROTATION
 from .graded import GradedPairs
 from .items import Items, principal_rotation
-from .learnt_axes import AxesLearning, GradedVectors, learn_map, mapped, sorting, unit
+from .learnt_axes import AxesLearning, GradedVectors, Twins, learn_map, mapped, sorting, unit
+from .lexical import LEXICAL, Said
+from .lexical_axes import Lexical, Sample, learn_lexical_axes, read_spans
+from .pooled import Pieces, piece_lists, pooled_lists, pooled_vectors
 from .stage import write_whole
-from .student import hidden_size, mean_pooled
 from .targets import ridge
 
 AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 
-_ROWS = 256  # texts read together
 _SAMPLE = 40_000  # texts whose vectors are sorted, at most
 _TWINS = 20_000  # pairs of texts that should have one vector, at most
 
@@ -43,99 +44,91 @@ def write_axes(
     learning: AxesLearning | None = None,
     graded: GradedPairs | None = None,
     prefixes: Sequence[int] = (),
+    lexical: Lexical | None = None,
 ) -> dict[str, float]:
     """Write the axes of a student's vectors, in half precision, as out/axes.safetensors [D, D].
 
     They sort (`sorting`) by a sample of `texts`; twins are items of one pair (a text, its
     translation, the same with typing errors). With `learning` the vectors go through a learnt map
     before, and the axes are both in one; a map that learns on `prefixes` has sorted them already.
-    So they do through out/map.npy, if the student learnt with it behind.
+    So they do through out/map.npy, if the student learnt with it behind. With `lexical` vectors of
+    the pieces are learnt, too, and one map of both: axes [D, D + width], see learn_lexical_axes.
     Return the share of squared length that the first half and quarter hold, before and after.
     """
     chance = np.random.default_rng(seed)
-    count = len(texts.lengths)
-    vectors = pooled_vectors(student, texts, chance.permutation(count)[:_SAMPLE])
+    chosen = chance.permutation(len(texts.lengths))[:_SAMPLE]
+    said = pooled_vectors(student, texts, chosen)
     rows = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
     rows = chance.permutation(rows)[:_TWINS]
-    twins = None
+    alike: Twins | None = None
     if len(rows):
-        twins = pooled_vectors(student, items, rows), pooled_vectors(student, items, rows + 1)
-    held = {"before": vectors}
-    learnt = read_map(out, vectors.shape[1])
-    vectors, twins = mapped(vectors, twins, learnt)
+        alike = pooled_vectors(student, items, rows), pooled_vectors(student, items, rows + 1)
+    judged = None if graded is None else _graded_vectors(student, graded)
+    learnt = read_map(out, said.shape[1])
+    vectors, twins = mapped(said, alike, learnt)
     if learning is not None:
-        judged = None if graded is None else _graded_vectors(student, graded, learnt)
-        found = learn_map(vectors, twins, judged, learning=learning, seed=seed, prefixes=prefixes)
+        # Vectors of pieces change what is said before it is sorted.
+        parts = () if lexical else prefixes
+        given = judged and judged.mapped(learnt)
+        found = learn_map(vectors, twins, given, learning=learning, seed=seed, prefixes=parts)
         vectors, twins = mapped(vectors, twins, found)
         learnt = learnt @ found
-    if not (learning and learning.prefixes and prefixes):
+    if lexical is not None:
+        assert learning is not None, "contradictions.py refuses it"
+        sample = Sample(
+            lexical.said(said, piece_lists(texts, chosen)),
+            alike and _said(lexical, alike, (piece_lists(items, r) for r in (rows, rows + 1))),
+            _said(lexical, (judged.first, judged.second), _sides(graded)) if judged else None,
+            judged,
+        )
+        learnt, vectors = learn_lexical_axes(
+            sample,
+            read_spans(student, texts, lexical, seed=seed),
+            learnt,
+            out,
+            lexical=lexical,
+            learning=learning,
+            prefixes=prefixes,
+            seed=seed,
+        )
+    elif not (learning and learning.prefixes and prefixes):
         order = sorting(vectors, twins)
         vectors, learnt = vectors @ order.T, learnt @ order.T
-    held["after"] = vectors
     axes = learnt.T.astype(np.float16)
     save_file({"weight": np.ascontiguousarray(axes)}, out / AXES)
     width = len(axes)
     shares: dict[str, float] = {}
-    for name, values in held.items():
+    for name, values in {"before": said, "after": vectors}.items():
         power = (values**2).sum(0) / (values**2).sum()
         shares |= {f"held_{n}_{name}": float(power[:n].sum()) for n in (width // 2, width // 4)}
     return {name: round(value, 4) for name, value in shares.items()}
 
 
-def _graded_vectors(
-    student: nn.Module, graded: GradedPairs, behind: NDArray[np.float32]
-) -> GradedVectors:
-    """Return the vectors of both texts of every graded pair, behind a map."""
-    order = np.argsort(graded.lengths, kind="stable")  # little padding
-    first = np.empty((len(order), hidden_size(student)), np.float32)
-    second = np.empty_like(first)
-    for start in tqdm(
-        range(0, len(order), _ROWS // 2), desc="graded pairs", unit="batch", disable=None
-    ):
-        chosen = order[start : start + _ROWS // 2]
-        batch = graded.batch(chosen)
-        first[chosen], second[chosen] = np.split(_pooled(student, batch.ids, batch.mask), 2)
-    sides = unit(first @ behind), unit(second @ behind)
-    return GradedVectors(*sides, graded.grades, graded.tasks)
+def _graded_vectors(student: nn.Module, graded: GradedPairs) -> GradedVectors:
+    """Return the vectors of both texts of every graded pair."""
+    first, second = (pooled_lists(student, side) for side in _sides(graded))
+    return GradedVectors(first, second, graded.grades, graded.tasks)
 
 
-def pooled_vectors(
-    student: nn.Module, texts: Texts | Items, rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the unit mean-pooled vectors of some texts, [rows, D]."""
-    order = np.argsort(texts.lengths[rows], kind="stable")  # little padding
-    found = np.empty((len(rows), hidden_size(student)), np.float32)
-    starts = range(0, len(rows), _ROWS)
-    for start in tqdm(starts, desc="vectors for axes", unit="batch", disable=None):
-        chosen = order[start : start + _ROWS]
-        found[chosen] = _pooled(student, *_read(texts, rows[chosen]))
-    return found
+def _sides(graded: GradedPairs | None) -> tuple[list[Pieces], list[Pieces]]:
+    """Return the pieces of the first texts of all graded pairs, and of the second."""
+    pairs = graded.texts if graded is not None else ()
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-@torch.no_grad()
-def _pooled(student: nn.Module, ids: Tensor, mask: Tensor) -> NDArray[np.float32]:
-    """Return the unit mean-pooled vectors of a batch, [B, D]."""
-    student.eval()
-    device = next(student.parameters()).device
-    pooled = mean_pooled(student, ids.to(device), mask.to(device)).float()
-    vectors: NDArray[np.float32] = F.normalize(pooled, dim=1).cpu().numpy()
-    return vectors
-
-
-def _read(texts: Texts | Items, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, [B, L] each; of items without the vectors that belong to them."""
-    if isinstance(texts, Texts):
-        batch = texts.batch(rows)
-        return batch.student_ids, batch.student_mask
-    ids, mask = gather(texts.ids, texts.starts[rows], texts.lengths[rows], texts.pad_id)
-    return torch.from_numpy(ids), torch.from_numpy(mask)
+def _said(lexical: Lexical, vectors: Twins, texts: Iterable[Sequence[Pieces]]) -> tuple[Said, Said]:
+    one, other = (lexical.said(v, t) for v, t in zip(vectors, texts, strict=True))
+    return one, other
 
 
 def open_rotation(file: Path) -> NDArray[np.float32]:
     """Read rotation.npy [teacher's width, D], turned by the axes that lie beside it.
 
-    It brings a teacher's vectors to those that the exported student gives.
+    It brings a teacher's vectors to those that the exported student gives. Raises InputError for
+    one with vectors of pieces beside it: no teacher knows those.
     """
+    if (file.parent / LEXICAL).is_file():
+        raise InputError(f"{file.parent}: has {LEXICAL}: its vectors are in no teacher's space")
     rotation: NDArray[np.float32] = np.load(file)
     if (file.parent / AXES).is_file():
         axes = load_file(file.parent / AXES)["weight"].astype(np.float32)
@@ -214,5 +207,6 @@ def nearest_rotation(
 
 def keep_axes(source: Path, out: Path) -> None:
     """Copy the axes of a checkpoint, if it has any, to one whose vectors are the same."""
-    if (source / AXES).is_file():
-        shutil.copyfile(source / AXES, out / AXES)
+    for name in (AXES, LEXICAL):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)

@@ -168,6 +168,8 @@ def _sentence(config: LineConfig) -> list[str]:
         problems.append("sentence: all of regression, contrastive and similarity are 0")
     if sentence.axes and not sentence.sort_dimensions:
         problems.append("sentence.axes: their map is written with the sorting: set sort_dimensions")
+    if sentence.lexical and not sentence.axes:
+        problems.append("sentence.lexical: the map of axes joins it to the vectors: set axes")
     if sentence.new_pieces and not sentence.source:
         problems.append("sentence.new_pieces changes those of sentence.source: none is given")
     if sentence.mix and not sentence.source:

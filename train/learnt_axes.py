@@ -5,7 +5,7 @@ they are orthonormal is no need: a map of the right kind costs no byte and no ti
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ class AxesLearning:
     steps: int = 300
     learning_rate: float = 1e-3
     temperature: float = 0.05
+    width: int = 0  # of the mapped vectors: the first sorted dimensions; 0: as wide as they are
+
+
+Twins = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -49,26 +53,31 @@ class GradedVectors:
     grades: NDArray[np.float32]  # [n]
     tasks: NDArray[np.int64]  # [n]: grades of different tasks are not compared
 
+    def mapped(self, by: NDArray[np.float32]) -> "GradedVectors":
+        """Return the vectors multiplied `by` [D, D], of unit length."""
+        return replace(self, first=unit(self.first @ by), second=unit(self.second @ by))
+
 
 def learn_map(
     texts: NDArray[np.float32],
-    twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    twins: Twins | None,
     graded: GradedVectors | None,
     *,
     learning: AxesLearning,
     seed: int,
     prefixes: Sequence[int] = (),
 ) -> NDArray[np.float32]:
-    """Learn a map [D, D] by which row vectors are multiplied, of Frobenius norm sqrt(D).
+    """Learn a map [D, width] by which row vectors are multiplied, of Frobenius norm sqrt(width).
 
     `texts` [n, D] and `twins` (two times [m, D]; row i of one belongs to row i of the other) are
     unit vectors. Partial whitening first (full whitening: Su et al. 2021, arXiv 2103.15316), then
     Adam on the sum of the weighted losses from there, its rate falling to 0. With a weight of
-    `prefixes` the first dimensions say the most, as `sorting` puts them, and go on doing so.
+    `prefixes`, or cut to a width, the first dimensions say the most, as `sorting` puts them, and go
+    on doing so.
     """
     start = whitening(texts, learning.whitening)
     prefixes = prefixes if learning.prefixes else ()
-    if prefixes:
+    if prefixes or learning.width:
         start = start @ sorting(*mapped(texts, twins, start)).T
     parts = _losses(
         F.normalize(torch.from_numpy(texts @ start), dim=1),
@@ -77,7 +86,7 @@ def learn_map(
         torch.from_numpy(start),
         learning,
     )
-    found = torch.eye(len(start), requires_grad=True)
+    found = torch.eye(len(start), learning.width or len(start), requires_grad=True)
     optimizer = torch.optim.Adam([found], lr=learning.learning_rate)
     chance = np.random.default_rng(seed)
     for step in tqdm(range(learning.steps), desc="axes", unit="step", disable=None):
@@ -90,21 +99,19 @@ def learn_map(
         torch.autograd.backward(values)
         optimizer.step()
     learnt: NDArray[np.float32] = start @ found.detach().numpy()
-    return learnt * np.float32(np.sqrt(len(learnt)) / np.linalg.norm(learnt))
+    return learnt * np.float32(np.sqrt(learnt.shape[1]) / np.linalg.norm(learnt))
 
 
 def mapped(
     texts: NDArray[np.float32],
-    twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    twins: Twins | None,
     by: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
+) -> tuple[NDArray[np.float32], Twins | None]:
     """Return the vectors of texts and twins multiplied `by` [D, D], of unit length."""
     return unit(texts @ by), twins and (unit(twins[0] @ by), unit(twins[1] @ by))
 
 
-def sorting(
-    texts: NDArray[np.float32], twins: tuple[NDArray[np.float32], NDArray[np.float32]] | None
-) -> NDArray[np.float32]:
+def sorting(texts: NDArray[np.float32], twins: Twins | None) -> NDArray[np.float32]:
     """Return orthonormal axes [D, D], a row each, the one that says the most first.
 
     Eigenvectors of S + 4 C, the largest first: S is the second moment of the unit vectors of

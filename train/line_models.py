@@ -24,6 +24,8 @@ from .graded import GradedPairs
 from .items import Items
 from .labels import LabelledTexts
 from .learnt_axes import AxesLearning
+from .lexical import LexicalLearning
+from .lexical_axes import Lexical
 from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
 from .line_vectors import open_targets
 from .loop import Schedule
@@ -160,6 +162,7 @@ def train_sentence(line: Line) -> None:
                 learning=AxesLearning(**c.axes.model_dump()) if c.axes else None,
                 graded=sources.graded if c.axes and c.axes.grades else None,
                 prefixes=c.prefixes,
+                lexical=_lexical(c, tokenizer),
             )
         training = read_training(source)
         length = trained_length(line, training, source)
@@ -172,6 +175,13 @@ def train_sentence(line: Line) -> None:
             plot_run(out / "metrics.jsonl", out / "loss.png")
 
     run_stage(stage, work, force=line.force)
+
+
+def _lexical(c: SentenceConfig, tokenizer: Tokenizer) -> Lexical | None:
+    if c.lexical is None:
+        return None
+    pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    return Lexical(LexicalLearning(**c.lexical.model_dump()), pieces)
 
 
 def _same_shape(

@@ -71,6 +71,18 @@ class AxesConfig(Section):
     temperature: float = Field(0.05, gt=0)
 
 
+class LexicalConfig(Section):
+    """Vectors of pieces, learnt beside the student at the end: see LexicalLearning."""
+
+    width: int = Field(128, ge=2, multiple_of=2)
+    share: float = Field(0.3, gt=0, lt=1)
+    twins: float = Field(0.2, ge=0, le=1)
+    steps: int = Field(1500, ge=0)  # 0: as they are spelled
+    batch: int = Field(1024, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    temperature: float = Field(0.05, gt=0)
+
+
 class SentenceConfig(Section):
     """The sentence stage: teacher's vectors, pairs, losses (see Sentences) and schedule."""
 
@@ -132,6 +144,7 @@ class SentenceConfig(Section):
     # Vectors are turned at the end, so that their first dimensions say the most
     sort_dimensions: bool = True
     axes: AxesConfig | None = None  # a map that is learnt before they are sorted; default: none
+    lexical: LexicalConfig | None = None  # a vector of every piece beside it; default: none
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=0)  # 0: `source` as it is, mixed with others
     max_minutes: float = Field(0.0, ge=0)  # ends by the clock, too; 0: by steps alone
