@@ -30,8 +30,10 @@ from .targets import ridge
 
 AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 
+_ROUNDING = 1e-4  # of a map's largest singular value
 _SAMPLE = 40_000  # texts whose vectors are sorted, at most
 _TWINS = 20_000  # pairs of texts that should have one vector, at most
+_LEXICAL_TWINS = 80_000  # where vectors of pieces are learnt, too: 20,000 were too few for English
 
 
 def write_axes(
@@ -59,13 +61,14 @@ def write_axes(
     chosen = chance.permutation(len(texts.lengths))[:_SAMPLE]
     said = pooled_vectors(student, texts, chosen)
     rows = np.flatnonzero(items.pairs[1:] == items.pairs[:-1])
-    rows = chance.permutation(rows)[:_TWINS]
+    rows = chance.permutation(rows)[: _LEXICAL_TWINS if lexical else _TWINS]
     alike: Twins | None = None
     if len(rows):
         alike = pooled_vectors(student, items, rows), pooled_vectors(student, items, rows + 1)
     judged = None if graded is None else _graded_vectors(student, graded)
     learnt = read_map(out, said.shape[1])
-    vectors, twins = mapped(said, alike, learnt)
+    few = alike and (alike[0][:_TWINS], alike[1][:_TWINS])
+    vectors, twins = mapped(said, few, learnt)
     if learning is not None:
         # Vectors of pieces change what is said before it is sorted.
         parts = () if lexical else prefixes
@@ -133,7 +136,9 @@ def open_rotation(file: Path) -> NDArray[np.float32]:
     if (file.parent / AXES).is_file():
         axes = load_file(file.parent / AXES)["weight"].astype(np.float32)
         # What was compared with the teacher's was behind the map.
-        rotation = rotation @ np.linalg.pinv(read_map(file.parent, len(axes))) @ axes.T
+        # Directions that the map leaves out, but for rounding, are not brought back by it.
+        back = np.linalg.pinv(read_map(file.parent, len(axes)), rcond=_ROUNDING)
+        rotation = rotation @ back @ axes.T
     return rotation
 
 

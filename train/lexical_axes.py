@@ -20,7 +20,8 @@ from .lexical import LexicalLearning, Said, bags_of, joined, learn_rows, spelled
 from .pooled import Pieces, pooled_lists
 
 _SPANS = 40_000  # cut out of texts, at most
-_OF_TWINS = 2 / 3  # spans for each twin, where the map of both is learnt
+# Where the map of both is learnt: twins at most, and spans for each.
+_TWINS, _OF_TWINS = 20_000, 0.15
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def learn_lexical_axes(
     graded = sample.grades
     if graded is not None and sample.graded is not None:
         graded = replace(graded, first=both(sample.graded[0]), second=both(sample.graded[1]))
-    pairs = [pair for pair in (sample.twins, _some(spans, sample.twins)) if pair is not None]
+    few = sample.twins and _chosen(sample.twins, np.arange(min(len(sample.twins[0]), _TWINS)))
+    pairs = [pair for pair in (few, _some(spans, few)) if pair is not None]
     twins: Twins | None = None
     if pairs:
         one, other = (np.concatenate([both(pair[side]) for pair in pairs]) for side in (0, 1))
@@ -108,6 +110,9 @@ def _some(
     if spans is None or twins is None:
         return spans
     count = min(len(spans[0]), int(len(twins[0]) * _OF_TWINS))
-    chosen = np.linspace(0, len(spans[0]) - 1, count).astype(np.int64)
-    one, other = (Said(side.vectors[chosen], side.bags[chosen]) for side in spans)
+    return _chosen(spans, np.linspace(0, len(spans[0]) - 1, count).astype(np.int64))
+
+
+def _chosen(pair: tuple[Said, Said], rows: NDArray[np.int64]) -> tuple[Said, Said]:
+    one, other = (Said(side.vectors[rows], side.bags[rows]) for side in pair)
     return one, other

@@ -231,7 +231,7 @@ def _learns_on(line: Line, source: Path) -> torch.nn.Module:
                 ]
             )
         change_pieces(student, former, own)
-    if c.language:
+    if c.language and c.steps:  # else it would be written as one that has learnt
         start_head(student)
     return student
 
@@ -277,7 +277,7 @@ def _sentence_sources(line: Line, c: SentenceConfig, tokenizer: Tokenizer) -> So
         shards = line.folder("03-shards")
         language = Language(
             Texts.open(shards, "train"),
-            Texts.open(shards, "valid"),
+            Texts.open(shards, "valid") if c.steps else None,
             Recipe(**fields_of(line.config.distil.model_dump(), Recipe)),
             piece_counts(shards, len(vocabularies(line)[2])) if c.bag else None,
         )

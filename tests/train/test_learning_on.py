@@ -25,6 +25,10 @@ from train.targets import ridge
 from .toy_released import MORE, UNTIL_SENTENCE, mixed
 
 
+def load_config_json(folder):
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
 def test_a_released_encoder_learns_on(released):
     line = Line(load_config(Path("more.toml")))
     run_line(line, UNTIL_SENTENCE)
@@ -76,10 +80,15 @@ def test_shares_can_be_of_other_weights(released):
     for line in lines:
         run_line(line, UNTIL_SENTENCE)
     folders = (line.folder("05-sentence") for line in lines)
-    after, both, none = (encoder(load_masked_lm(f)).state_dict()[name].numpy() for f in folders)
+    models = (load_masked_lm(f, headless=True) for f in folders)
+    after, both, none = (encoder(m).state_dict()[name].numpy() for m in models)
     before = weights[name]
     np.testing.assert_allclose(both, 0.625 * after + 0.375 * before + 0.25, atol=1e-6)
     np.testing.assert_allclose(none, before + 0.25, atol=1e-6)
+    configs = [load_config_json(line.folder("05-sentence")) for line in lines]
+    assert [c.get("headless", False) for c in configs] == [False, False, True]  # nothing learnt it
+    told = json.loads((lines[2].folder("05-sentence") / "training.json").read_text("utf-8"))
+    assert "mlm" not in told["metrics"]["sentence"]
     save_file(weights, f"{other}/model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match="inputs mix"):
         run_line(Line(load_config(Path("more.toml"), changes)), ["sentence"])
