@@ -169,11 +169,11 @@ def measure_portable(
     cases: Sequence[Case],
     *,
     expected: tuple[Vectors, Sequence[Vectors] | None],
-    turn: Turn,
+    turn: Turn = Turn(),
 ) -> Comparison:
     """Compare a graph of last_hidden_state with the reference, alone and in padded batches.
 
-    The means of its states are turned outside of it.
+    Their means are turned outside of it, by `turn`.
     """
     engine = Engine(graph, lanes=1)
     alone = np.concatenate([_run_padded(engine, [c]) for c in cases])
