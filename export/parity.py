@@ -57,6 +57,7 @@ CHANCE_LIMITS = {
     "fp16": 0.005,
 }
 _PADDED_ROWS = 8
+_UNTURNED = Turn()
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def measure_portable(
     cases: Sequence[Case],
     *,
     expected: tuple[Vectors, Sequence[Vectors] | None],
-    turn: Turn = Turn(),
+    turn: Turn = _UNTURNED,
 ) -> Comparison:
     """Compare a graph of last_hidden_state with the reference, alone and in padded batches.
 
