@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from rubert_lite.wordpiece import SPECIAL_PIECES
 
+from .learnt_axes import unit
 from .sentence_losses import ranking
 
 LEXICAL = "lexical.safetensors"  # of a checkpoint; export reads it with the axes
@@ -84,8 +85,9 @@ def spelled(
             columns.append(known.setdefault(gram, len(known)))
     spelling = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(pieces), len(known)))
     rarity = -np.log(spelling.T @ shares)
-    letters = _unit(spelling @ (chance.normal(size=(len(known), width)) * rarity[:, None]))
-    own = _unit(chance.normal(size=(len(pieces), width)))
+    grams = chance.normal(size=(len(known), width)) * rarity[:, None]
+    letters = unit((spelling @ grams).astype(np.float32))
+    own = unit(chance.normal(size=(len(pieces), width)).astype(np.float32))
     found = np.sqrt(1 - _OWN) * letters + np.sqrt(_OWN) * own
     found *= (_FREQUENT / (_FREQUENT + shares))[:, None]
     found[[row for row, piece in enumerate(pieces) if piece in SPECIAL_PIECES]] = 0
@@ -101,7 +103,7 @@ def _grams(piece: str) -> set[str]:
 
 def sums(rows: NDArray[np.float32], bags: csr_matrix) -> NDArray[np.float32]:
     """Return the unit sums [n, width] of the vectors of the pieces of texts; zeros stay zeros."""
-    return _unit(bags @ rows).astype(np.float32)
+    return unit(bags @ rows)
 
 
 def joined(
@@ -175,9 +177,3 @@ def _bag_sums(rows: Tensor, bags: csr_matrix) -> Tensor:
 def write_rows(rows: NDArray[np.float32], out: Path) -> None:
     """Write out/lexical.safetensors: `weight` [V, width] in half precision."""
     save_file({"weight": np.ascontiguousarray(rows.astype(np.float16))}, out / LEXICAL)
-
-
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: NDArray[np.floating] = vectors / np.maximum(lengths, 1e-12)
-    return found

@@ -56,7 +56,7 @@ def unit(vectors):
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-@pytest.mark.parametrize("variant", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("variant", ["fp32", "int8", "int4", "fp16"])
 def test_vectors_are_turned_and_labels_are_not(tmp_path, turned, variant):
     plain = write_checkpoint(tmp_path / "plain", labels=3)
     before = load(export(plain, tmp_path / "a", variants=(variant,)).path)
