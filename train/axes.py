@@ -30,7 +30,6 @@ from .targets import ridge
 
 AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 
-_ROUNDING = 1e-4  # of a map's largest singular value
 _SAMPLE = 40_000  # texts whose vectors are sorted, at most
 _TWINS = 20_000  # pairs of texts that should have one vector, at most
 _LEXICAL_TWINS = 80_000  # where vectors of pieces are learnt, too: 20,000 were too few for English
@@ -54,7 +53,8 @@ def write_axes(
     translation, the same with typing errors). With `learning` the vectors go through a learnt map
     before, and the axes are both in one; a map that learns on `prefixes` has sorted them already.
     So they do through out/map.npy, if the student learnt with it behind. With `lexical` vectors of
-    the pieces are learnt, too, and one map of both: axes [D, D + width], see learn_lexical_axes.
+    the pieces are learnt, too, and one map of both: axes [D, D + width], see learn_lexical_axes;
+    what stands behind a map is joined as it is.
     Return the share of squared length that the first half and quarter hold, before and after.
     """
     chance = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def write_axes(
     learnt = read_map(out, said.shape[1])
     few = alike and (alike[0][:_TWINS], alike[1][:_TWINS])
     vectors, twins = mapped(said, few, learnt)
-    if learning is not None:
+    if learning is not None and not (lexical and (out / MAP).is_file()):
         # Vectors of pieces change what is said before it is sorted.
         parts = () if lexical else prefixes
         given = judged and judged.mapped(learnt)
@@ -124,30 +124,29 @@ def _said(lexical: Lexical, vectors: Twins, texts: Iterable[Sequence[Pieces]]) -
     return one, other
 
 
-def open_rotation(file: Path) -> NDArray[np.float32]:
-    """Read rotation.npy [teacher's width, D], turned by the axes that lie beside it.
-
-    It brings a teacher's vectors to those that the exported student gives. Raises InputError for
-    one with vectors of pieces beside it: no teacher knows those.
-    """
-    if (file.parent / LEXICAL).is_file():
-        raise InputError(f"{file.parent}: has {LEXICAL}: its vectors are in no teacher's space")
-    rotation: NDArray[np.float32] = np.load(file)
-    if (file.parent / AXES).is_file():
-        axes = load_file(file.parent / AXES)["weight"].astype(np.float32)
-        # What was compared with the teacher's was behind the map.
-        # Directions that the map leaves out, but for rounding, are not brought back by it.
-        back = np.linalg.pinv(read_map(file.parent, len(axes)), rcond=_ROUNDING)
-        rotation = rotation @ back @ axes.T
-    return rotation
-
-
 def read_map(folder: Path, width: int) -> NDArray[np.float32]:
     """Return the map [D, D] that a student learnt with behind it; of most the identity."""
     if not (folder / MAP).is_file():
         return np.eye(width, dtype=np.float32)
     found: NDArray[np.float32] = np.load(folder / MAP)
     return found
+
+
+def copy_map(former: Path, out: Path, width: int) -> None:
+    """Write out/map.npy [D, D] from the axes of another checkpoint.
+
+    Raises InputError where it has none, or of another width, or with vectors of pieces beside them.
+    """
+    file = former / AXES
+    if not file.is_file():
+        raise InputError(f"{file}: no such file: take a checkpoint of a sentence stage")
+    axes = load_file(file)["weight"].astype(np.float32)
+    if axes.shape != (width, width):
+        raise InputError(
+            f"{file}: {list(axes.shape)}, expected [{width}, {width}]: take a checkpoint of the"
+            " student's width, without vectors of pieces"
+        )
+    _write_array(axes.T, out / MAP)
 
 
 def write_map(behind: nn.Linear, out: Path) -> None:

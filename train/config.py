@@ -54,7 +54,8 @@ class TeacherConfig(Section):
 class VocabularyConfig(Section):
     """The student's vocabulary."""
 
-    method: Literal["full", "prune", "train", "map"] = "prune"
+    # join: the pieces of `tokenizer` and those trained on the pairs' other side, pruned together
+    method: Literal["full", "prune", "join", "train", "map"] = "prune"
     size: int = Field(16384, ge=16)  # pieces; ignored by `full`
     tokenizer: str = ""  # folder with tokenizer.json or vocab.txt; default: the teacher's
     min_char_count: int = Field(2, ge=1)  # rarer characters leave the alphabet

@@ -140,6 +140,8 @@ def _vocabulary(config: LineConfig) -> list[str]:
         problems.append(
             "vocabulary.pairs with method = 'full': all pieces stay, there is no choice"
         )
+    if config.vocabulary.method == "join" and not config.vocabulary.pairs:
+        problems.append("vocabulary.method = 'join' needs vocabulary.pairs above 0: their pieces")
     if config.vocabulary.pairs and not config.sentence:
         problems.append(
             "vocabulary.pairs reads the pairs of [sentence], and there is no such section"
@@ -168,6 +170,12 @@ def _sentence(config: LineConfig) -> list[str]:
         problems.append("sentence: all of regression, contrastive and similarity are 0")
     if sentence.axes and not sentence.sort_dimensions:
         problems.append("sentence.axes: their map is written with the sorting: set sort_dimensions")
+    if sentence.former_axes and not sentence.sort_dimensions:
+        problems.append("sentence.former_axes: they are part of the sorting: set sort_dimensions")
+    if sentence.former_axes and sentence.projection == "map":
+        problems.append(
+            "sentence.former_axes with projection = 'map': it has a map of its own: leave one out"
+        )
     if sentence.lexical and not sentence.axes:
         problems.append("sentence.lexical: the map of axes joins it to the vectors: set axes")
     if sentence.new_pieces and not sentence.source:

@@ -153,7 +153,7 @@ def _retrieve(config: RetrievalConfig, system: System) -> dict[str, Any]:
     if system.config.kind in TERMS:
         return recall_terms(bitext, system.config.kind)
     queries = system.encode(bitext.queries)
-    documents = system.encode_documents(bitext.documents)
+    documents = system.encode(bitext.documents)
     likeness = cosines(queries, documents)
     found: dict[str, Any] = dict(recall_of(likeness))
     if config.beside:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from rubert_lite.errors import ConfigError
 
-from .axes import nearest_rotation, write_axes, write_rotation
+from .axes import copy_map, nearest_rotation, write_axes, write_rotation
 from .batches import Texts
 from .checkpoint import has_state, write_checkpoint
 from .config import DistilConfig, StudentConfig
@@ -109,9 +109,11 @@ def train_sentence(line: Line) -> None:
         inputs["tasks"] = fingerprint_files([t.train for t in c.tasks], whole=True)
     elsewhere = {"teacher", "teacher_name", "teacher_beside", "sources", "exclude", "cache"}
     elsewhere |= {"plain_teacher", "plain_beside", "plain_fitted", "plain_share", "student_beside"}
-    elsewhere |= {"source", "mix", "directory", "items"}
+    elsewhere |= {"source", "mix", "directory", "items", "former_axes"}
     if c.mix:
         inputs["mix"] = " ".join(f"{m.share:g} {fingerprint_source(m.checkpoint)}" for m in c.mix)
+    if c.former_axes:
+        inputs["former_axes"] = fingerprint_source(c.former_axes)
     settings = c.model_dump(exclude=elsewhere)
     defaults = {k: v for k, v in c.defaults().items() if k not in elsewhere}
     stage = Stage(
@@ -150,6 +152,8 @@ def train_sentence(line: Line) -> None:
             out=out,
             finish=partial(mix_weights, kept=kept) if kept else None,
         )
+        if c.former_axes:
+            copy_map(Path(c.former_axes), out, hidden_size(student))
         if c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items

@@ -1,6 +1,7 @@
 """The stages of the line that work on text: corpus, vocabulary, shards."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .tokenizer import read_tokenizer
 from .vocabulary import (
     corpus_texts,
     count_pieces,
+    join,
     lowercased,
     map_dropped,
     measure_coverage,
@@ -84,13 +86,19 @@ def vocabulary(line: Line) -> None:
             yield from corpus_texts(corpus)
             yield from foreign
 
-        counts, chars = count_pieces(base, texts())
-        sizes = [*v.report_sizes, v.size] if v.method == "prune" else []
+        whole = base
+        if v.method == "join":
+            more = train_wordpiece(base, foreign, Counter("".join(foreign)), v.size)
+            whole = join(base, more)
+        counts, chars = count_pieces(whole, texts())
+        sizes = [*v.report_sizes, v.size] if v.method in ("prune", "join") else []
         pruned = {
-            size: prune(base, counts, size, min_char_count=v.min_char_count) for size in sizes
+            size: prune(whole, counts, size, min_char_count=v.min_char_count) for size in sizes
         }
-        if v.method == "prune":
-            spec, kept = pruned[v.size]
+        known = base["model"]["vocab"]
+        if pruned:
+            spec = pruned[v.size][0]
+            kept = [known.get(p, -1) for p in pieces_by_id(spec)]
         elif v.method == "map":
             teacher = load_masked_lm(line.teacher, revision=revision or None)
             rows = input_rows(teacher).detach().float().numpy()
@@ -98,7 +106,6 @@ def vocabulary(line: Line) -> None:
         elif v.method == "train":
             like = lowercased(base) if v.lowercase else base
             spec = train_wordpiece(like, texts(), chars, v.size, min_char_count=v.min_char_count)
-            known = base["model"]["vocab"]
             kept = [known.get(p, -1) for p in pieces_by_id(spec)]
         else:
             spec, kept = base, list(range(len(base["model"]["vocab"])))

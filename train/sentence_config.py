@@ -144,6 +144,8 @@ class SentenceConfig(Section):
     # Vectors are turned at the end, so that their first dimensions say the most
     sort_dimensions: bool = True
     axes: AxesConfig | None = None  # a map that is learnt before they are sorted; default: none
+    # A checkpoint that the student comes from: its vectors go through the axes of that one first
+    former_axes: str = ""
     lexical: LexicalConfig | None = None  # a vector of every piece beside it; default: none
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=0)  # 0: `source` as it is, mixed with others

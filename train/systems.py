@@ -1,21 +1,18 @@
 """The encoders that an evaluation compares: packages, teachers and baselines."""
 
 import glob
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer
 
 import rubert_lite
 from rubert_lite.package import ModelPackage
 
-from .axes import open_rotation
 from .baselines import hashed_tfidf, static_encoder, static_rows
 from .corpus import expand
 from .encoders import WHEELS, open_encoder, package_version
@@ -24,7 +21,7 @@ from .hub import looks_local
 from .pairs import read_lines
 from .section import Section
 from .stage import fingerprint_files
-from .tasks import Encode, Vectors, unit
+from .tasks import Encode
 from .tfidf import TERMS
 from .vectors import VectorCache
 
@@ -37,9 +34,6 @@ class SystemConfig(Section):
     path: str = ""  # package; directory or hub id of an encoder; tokenizer.json of `static`
     variant: str = ""  # of a package
     truncate_dim: int = Field(0, ge=0)
-    document_teacher: str = ""  # sentence encoder that reads the documents, with `rotation`
-    document_beside: list[str] = []  # more of its teachers, side by side with that one
-    rotation: str = ""  # rotation.npy of the sentence stage; see open_rotation
     pairs: str = ""  # pairs stage, for `static`
     cache: str = ""  # cached teacher vectors, for `static`
     texts: list[str] = []  # text files, for `hashed-tfidf`
@@ -52,12 +46,12 @@ class SystemConfig(Section):
 
         Names on a hub count as there.
         """
-        paths, encoders = [self.pairs, self.cache, self.rotation], [self.document_teacher]
-        (encoders if self.kind == "encoder" else paths).append(self.path)
+        encoder = self.path if self.kind == "encoder" else ""
+        paths = [self.pairs, self.cache, "" if encoder else self.path]
         absent = [p for p in paths if p and not Path(p).exists()]
         absent += [t for t in self.texts if not (Path(t).is_file() or glob.glob(t))]
-        absent += filter(None, map(_absent, (*encoders, *self.document_beside)))
-        return next(iter(absent), "")
+        absent.append(_absent(encoder))
+        return next(filter(None, absent), "")
 
 
 def _absent(encoder: str) -> str:
@@ -89,9 +83,7 @@ class System:
             single = Path(c.path).is_file()
             parts += [fingerprint_files([c.path])] if single else _source(c.path)
         parts += [fingerprint_files(expand(c.texts, c.name))] if c.texts else []
-        parts += [fingerprint_files([c.rotation])] if c.rotation else []
-        others = (c.pairs, c.cache, c.document_teacher, *c.document_beside)
-        return "|".join([*parts, *chain.from_iterable(_source(p) for p in others if p)])
+        return "|".join([*parts, *chain.from_iterable(_source(p) for p in (c.pairs, c.cache) if p)])
 
     @cached_property
     def encode(self) -> Encode:
@@ -112,24 +104,6 @@ class System:
             rows = static_rows(Path(c.pairs), VectorCache(Path(c.cache)), tokenizer, width=c.width)
             return static_encoder(rows, tokenizer)
         return open_encoder(c.path)
-
-    @cached_property
-    def encode_documents(self) -> Encode:
-        """The same, or the teacher's vectors brought into the student's space."""
-        c = self.config
-        if not c.document_teacher:
-            return self.encode
-        teachers = [open_encoder(name) for name in (c.document_teacher, *c.document_beside)]
-        rotation = open_rotation(Path(c.rotation))
-        width = c.truncate_dim or rotation.shape[1]
-
-        def encode(texts: Sequence[str]) -> Vectors:
-            joined = np.concatenate([unit(teacher(texts)) for teacher in teachers], axis=1)
-            # Encoders of the student's side stand behind the teachers and do not read these texts.
-            found: Vectors = joined @ rotation[: joined.shape[1], :width]
-            return found
-
-        return encode
 
     def properties(self) -> dict[str, float]:
         """Megabytes (10^6) on disk of the files that encode, and the width of the vectors."""

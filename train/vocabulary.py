@@ -1,6 +1,7 @@
-"""Choose the student's vocabulary: prune the teacher's, train a smaller one, or map dropped pieces.
+"""Choose the student's vocabulary: prune the teacher's, or that joined with pieces of another
+language; train a smaller one, or map dropped pieces.
 
-All three give a tokenizer.json whose ids are the student's rows, so nothing behind this stage knows
+All give a tokenizer.json whose ids are the student's rows, so nothing behind this stage knows
 the method. The student keeps the teacher's normaliser and pre-tokenizer: both sides see the same
 words.
 """
@@ -106,6 +107,14 @@ def prune(
     """Prune to the `size` best pieces; return the tokenizer and the teacher id of each piece."""
     kept = choose_kept(spec, counts, size, min_char_count=min_char_count)
     return prune_tokenizer(spec, kept), kept
+
+
+def join(spec: Spec, more: Spec) -> Spec:
+    """Return the tokenizer `spec` with the pieces of `more` that it lacks behind its own."""
+    known = spec["model"]["vocab"]
+    new = [piece for piece in pieces_by_id(more) if piece not in known]
+    vocab = dict(known) | {piece: id_ for id_, piece in enumerate(new, len(pieces_by_id(spec)))}
+    return dict(spec) | {"model": dict(spec["model"]) | {"vocab": vocab}}
 
 
 def lowercased(spec: Spec) -> Spec:

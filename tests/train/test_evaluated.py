@@ -1,8 +1,5 @@
 """What an evaluation's configuration may ask, and what it cannot without its files."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from rubert_lite.errors import ConfigError
@@ -11,7 +8,6 @@ from train.encoders import USE
 from train.evaluate import evaluate
 from train.evaluated import load_evaluation
 from train.systems import System, SystemConfig
-from train.word_vectors import NAVEC
 
 RETRIEVAL = """
 [[retrieval]]
@@ -63,39 +59,17 @@ def test_all_that_a_system_reads_may_be_missing(tmp_path, monkeypatch):
             **{"name": "s", "kind": "encoder", "path": "owner/x"} | settings
         ).missing
 
-    assert missing() == missing(document_teacher="owner/y", texts=["t-*.txt", "t-1.txt"]) == ""
+    assert missing() == missing(texts=["t-*.txt", "t-1.txt"]) == ""
     assert missing(texts=["t-*.txt", "u-*.txt"]) == "u-*.txt"
-    assert missing(document_teacher="./teacher") == "./teacher"
-    assert missing(document_teacher="owner/y", document_beside=["./more"]) == "./more"
+    assert missing(path="./teacher") == "./teacher"
     monkeypatch.setattr(systems, "package_version", lambda name: "")
     assert missing(path=USE) == f"package {USE}"
-    assert missing(document_beside=[NAVEC]) == f"package {NAVEC}"
 
 
-def test_a_new_version_of_an_encoder_beside_is_another_system(tmp_path, monkeypatch):
-    Path(tmp_path / "rotation.npy").write_bytes(b"numbers")
+def test_a_new_version_of_an_encoders_package_is_another_system(monkeypatch):
     found = set()
     for version in ("0.2.1", "0.2.2"):
-        monkeypatch.setattr(
-            systems, "package_version", lambda name, v=version: v if name == USE else ""
-        )
-        for settings in ({"document_beside": [USE]}, {"document_teacher": USE}, {"path": USE}):
-            config = SystemConfig(**{"name": "s", "kind": "encoder", "path": "owner/x"} | settings)
-            found.add(System(config).fingerprint)
-    assert len(found) == 6
-
-
-def test_documents_are_brought_into_the_students_space_without_its_own_encoders(
-    tmp_path, monkeypatch
-):
-    """Those of the student's side have the last rows of the rotation."""
-    said = {"first": np.array([[3.0, 4.0]]), "more": np.array([[0.0, 2.0]])}
-    monkeypatch.setattr(systems, "open_encoder", lambda name: lambda texts: said[name])
-    rotation = np.arange(15, dtype=np.float32).reshape(5, 3)
-    np.save(tmp_path / "rotation.npy", rotation)
-    settings = {"document_teacher": "first", "document_beside": ["more"], "truncate_dim": 2}
-    system = System(
-        SystemConfig(name="s", kind="package", rotation=str(tmp_path / "rotation.npy"), **settings)
-    )
-    expected = np.array([[0.6, 0.8, 0, 1]]) @ rotation[:4, :2]
-    np.testing.assert_allclose(system.encode_documents(["x"]), expected, rtol=1e-6)
+        monkeypatch.setattr(systems, "package_version", lambda name, v=version: v)
+        config = SystemConfig(name="s", kind="encoder", path=USE)
+        found.add(System(config).fingerprint)
+    assert len(found) == 2

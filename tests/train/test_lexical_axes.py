@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from export.turn import read_turn
-from rubert_lite.errors import ConfigError, InputError
+from rubert_lite.errors import ConfigError
 from train import cloze
-from train.axes import keep_axes, open_rotation
+from train.axes import keep_axes
 from train.config import load_config
 from train.folders import Line
 from train.items import Items
@@ -68,7 +68,7 @@ def test_two_runs_learn_the_same(made):
         np.testing.assert_allclose(one.astype("f4"), same.astype("f4"), atol=2e-3)
 
 
-def test_a_frozen_encoder_keeps_them_and_no_teacher_is_turned_by_them(made, tmp_path):
+def test_a_frozen_encoder_keeps_them(made, tmp_path):
     folder = made.folder("05-sentence")
     (tmp_path / "tuned").mkdir()
     keep_axes(folder, tmp_path / "tuned")
@@ -76,8 +76,26 @@ def test_a_frozen_encoder_keeps_them_and_no_teacher_is_turned_by_them(made, tmp_
         "axes.safetensors",
         "lexical.safetensors",
     ]
-    with pytest.raises(InputError, match="in no teacher's space"):
-        open_rotation(folder / "rotation.npy")
+
+
+def test_what_stands_behind_a_map_is_joined_as_it_is(made):
+    """Former axes of zeros in all but one dimension leave one, beside the pieces."""
+    width = read_turn(made.folder("05-sentence"), 8, made_pieces(made)).axes.shape[0]
+    former = np.zeros((width, width), np.float16)
+    former[0, 3] = 1
+    Path("former").mkdir()
+    save_file({"weight": former}, "former/axes.safetensors")
+    changes = [*LEXICAL, AXES, "sentence.former_axes=former", "run=runs/former"]
+    line = Line(load_config(Path("more.toml"), changes))
+    run_line(line, UNTIL_SENTENCE)
+    axes = read_turn(line.folder("05-sentence"), width, made_pieces(line)).axes
+    of_states = np.abs(axes[:, :width])
+    assert of_states[:, 3].max() > 0.1 and np.delete(of_states, 3, axis=1).max() < 1e-3
+
+
+def made_pieces(line: Line) -> int:
+    text = (line.folder("05-sentence") / "tokenizer.json").read_text(encoding="utf-8")
+    return len(json.loads(text)["model"]["vocab"])
 
 
 def test_they_need_a_map(released):

@@ -17,6 +17,7 @@ from train.tokenizer import open_tokenizer, read_tokenizer
 from train.vocabulary import (
     choose_kept,
     count_pieces,
+    join,
     lowercased,
     map_dropped,
     measure_coverage,
@@ -81,6 +82,14 @@ def test_trained_vocabulary_has_every_character_in_both_forms():
     assert notation(open_tokenizer(spec), "привет, мир") == "привет|,|мир"
     with pytest.raises(InputError, match="below the"):
         train_wordpiece(bert_tokenizer_spec(SPECIAL_PIECES), TEXTS, {c: 9 for c in ALPHABET}, 60)
+
+
+def test_joined_pieces_keep_their_ids_and_new_ones_follow():
+    more = bert_tokenizer_spec([*SPECIAL_PIECES, "s", "##s", "snow", "чай"])
+    joined = pieces_by_id(join(SPEC, more))
+    known = pieces_by_id(SPEC)
+    assert joined[: len(known)] == known
+    assert joined[len(known) :] == [p for p in ("s", "##s", "snow", "чай") if p not in known]
 
 
 def test_a_lower_case_vocabulary_drops_case_and_keeps_its_accents(counted):
@@ -199,6 +208,11 @@ def test_the_teachers_side_of_pairs_gives_pieces_too(tmp_path, monkeypatch):
     assert {"snow", "the"} <= both and not {"snow", "the", "s"} & one
     assert "y" not in both  # held out of the pairs: no text of the vocabulary either
     assert {"снег", "чай"} <= both & one
+    join_one = ["vocabulary.method=join", "vocabulary.tokenizer=one/02-vocabulary"]
+    joined = vocabulary(*join_one, "vocabulary.size=75", "run=joined")
+    assert {"snow", "the", "снег", "чай"} <= joined and len(joined) == 75
+    with pytest.raises(ConfigError, match="needs vocabulary.pairs"):
+        load_config(path, ["vocabulary.method=join", "vocabulary.pairs=0"])
     # What is drawn of the pairs is part of what the stage follows from.
     with pytest.raises(ConfigError, match="settings read"):
         vocabulary("sentence.max_chars=400")
