@@ -88,7 +88,8 @@ def vocabulary(line: Line) -> None:
 
         whole = base
         if v.method == "join":
-            more = train_wordpiece(base, foreign, Counter("".join(foreign)), v.size)
+            seen = Counter("".join(foreign))
+            more = train_wordpiece(base, foreign, seen, v.size, min_char_count=v.min_char_count)
             whole = join(base, more)
         counts, chars = count_pieces(whole, texts())
         sizes = [*v.report_sizes, v.size] if v.method in ("prune", "join") else []
