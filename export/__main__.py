@@ -36,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--notes", type=Path, help="Markdown for the model card: scores, weak spots"
     )
     parser.add_argument(
+        "--languages",
+        default="ru",
+        help="comma-separated codes for the card, of what the model reads (default: %(default)s)",
+    )
+    parser.add_argument(
         "--keep", type=Path, help="first cut the vocabulary to the ids in this file"
     )
     parser.add_argument("--force", action="store_true", help="replace DIR if it exists")
@@ -71,15 +76,20 @@ def _export(arguments: argparse.Namespace) -> str:
             checkpoint,
             arguments.to,
             name=arguments.name,
-            variants=[v.strip() for v in arguments.variants.split(",") if v.strip()],
+            variants=_listed(arguments.variants),
             texts=texts,
             notes=notes,
+            languages=_listed(arguments.languages),
             replace=arguments.force,
         )
     size = sum(entry.size for entry in package.manifest.files.values())
     parity = package.manifest.metrics["parity"].items()
     close = ", ".join(f"{name} mean cosine {values['mean_cosine']:.6f}" for name, values in parity)
     return f"{package.path}: {size / 1e6:.1f} MB, {close}"
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _as_checkpoint(given: Path, folder: Path) -> Path:

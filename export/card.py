@@ -17,13 +17,15 @@ def write_card(
     *,
     sizes: Mapping[str, int],
     notes: str = "",
+    languages: Sequence[str] = ("ru",),
 ) -> str:
     """Return the text of README.md for a package; `sizes` are bytes of its other files.
 
     `notes`: Markdown that only people can write, such as scores on tasks and weak spots.
+    `languages`: codes of what the model reads, as the hub lists them (ISO 639-1).
     """
     parts = [
-        _head(manifest),
+        _head(manifest, languages),
         _introduction(manifest, training),
         _use(manifest),
         *([notes.strip().splitlines()] if notes.strip() else []),
@@ -46,6 +48,7 @@ _TAGS = {
     "token-classification": "token-classification",
     "question-answering": "question-answering",
 }
+_PAIRS = 'model.classify([("Анна живёт в Москве.", "Анна - москвичка.")])'
 _CALLS = {
     "classification": 'model.classify(["Спасибо!"])',
     "token-classification": 'model.tag(["Анна живёт в Москве."])',
@@ -53,12 +56,12 @@ _CALLS = {
 }
 
 
-def _head(manifest: Manifest) -> list[str]:
+def _head(manifest: Manifest, languages: Sequence[str]) -> list[str]:
     tag = _TAGS[manifest.task]
     license_id = manifest.license.lower()  # as the hub spells them
     return [
         "---",
-        "language: ru",
+        f"language: {json.dumps(list(languages))}",  # in YAML 1.1 a bare `no` is false
         f"license: {json.dumps(license_id)}",  # a JSON string is a YAML string
         "library_name: rubert-lite",
         f"pipeline_tag: {tag}",
@@ -118,7 +121,8 @@ def _use(manifest: Manifest) -> list[str]:
         f'    model.encode(["Привет, мир"])  # float32, (1, {manifest.hidden_size})',
     ]
     if manifest.task in _CALLS:
-        lines.append(f"    {_CALLS[manifest.task]}  # {', '.join(manifest.labels)}")
+        call = _PAIRS if manifest.inputs == "pairs" else _CALLS[manifest.task]
+        lines.append(f"    {call}  # {', '.join(manifest.labels)}")
     if manifest.truncate_dims:
         widths = ", ".join(map(str, manifest.truncate_dims))
         lines += [

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from rubert_lite.errors import InputError
 from rubert_lite.loading import load_model
+from rubert_lite.manifest import INPUTS
 from rubert_lite.package import Manifest, ModelPackage, seal, sha256_of, staged
 from rubert_lite.wordpiece import check_tokenizer, strips_accents
 
@@ -52,6 +53,7 @@ def export(
     variants: Sequence[str] = ("int8",),
     texts: Sequence[str] = (),
     notes: str = "",
+    languages: Sequence[str] = ("ru",),
     replace: bool = False,
 ) -> ModelPackage:
     """Write a model package of `checkpoint` to `out` and open it.
@@ -61,7 +63,8 @@ def export(
     int4-static (the same with 4-bit rows) and fp16 (for CUDA). portable adds onnx/model.onnx,
     safetensors the weights, table vocab.tsv. Every graph is compared with torch on the built-in
     sample and `texts`; below the limits nothing is written.
-    `notes` (Markdown) go into the model card. Raises InputError, PackageError.
+    `notes` (Markdown) and `languages` (codes of two letters, ISO 639-1) go into the model card.
+    Raises InputError, PackageError.
     """
     unknown = [v for v in variants if v not in FAST + EXTRAS]
     fast = [v for v in variants if v in FAST]
@@ -70,6 +73,9 @@ def export(
             f"variants {', '.join(variants) or 'none'}: expected one or more of {', '.join(FAST)},"
             f" and perhaps {', '.join(EXTRAS)}"
         )
+    for code in languages or [""]:
+        if not (len(code) == 2 and code.isascii() and code.isalpha() and code.islower()):
+            raise InputError(f"language {code!r}: expected a code of ISO 639-1 such as ru or en")
     static = next((v for v in fast if v.endswith("-static")), None)
     if static and len(texts) < _LEAST_TEXTS:
         raise InputError(
@@ -128,7 +134,9 @@ def export(
         )
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in files}
-        card = write_card(manifest, training, summaries, sizes=sizes, notes=notes)
+        card = write_card(
+            manifest, training, summaries, sizes=sizes, notes=notes, languages=languages
+        )
         (folder / "README.md").write_text(card, encoding="utf-8")
         seal(folder, manifest)
         for variant in fast:  # what cannot be loaded replaces nothing
@@ -184,6 +192,7 @@ def _describe(
         teacher=training.get("teacher", "unknown"),
         task=cast(Any, weights.task),
         labels=labels,
+        inputs=_inputs(checkpoint, config) if weights.task == "classification" else "",
         vocab_size=vocab_size,
         hidden_size=weights.hidden_size,
         max_length=min(len(weights.positions), config.get("tuned_max_length", 1 << 30)),
@@ -216,6 +225,15 @@ def _labels(checkpoint: Path, config: dict[str, Any], weights: Weights) -> tuple
             f" expected a name for each of 0..{count - 1}"
         )
     return tuple(str(names[str(i)]) for i in range(count))
+
+
+def _inputs(checkpoint: Path, config: dict[str, Any]) -> Any:
+    found = config.get("tuned_inputs", "")
+    if found not in INPUTS:
+        raise InputError(
+            f"{checkpoint / 'config.json'}: tuned_inputs {found!r}, expected texts or pairs"
+        )
+    return found
 
 
 def _metadata(manifest: Manifest, variant: str) -> dict[str, str]:

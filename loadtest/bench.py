@@ -202,7 +202,9 @@ def main() -> int:
         "--engines", default="", help="comma-separated beginnings of engines' names; default: all"
     )
     parser.add_argument(
-        "--publish", action="store_true", help="also into loadtest/results and README.md"
+        "--publish",
+        action="store_true",
+        help="also into loadtest/results, its RESULTS.md and README.md",
     )
     parser.add_argument("--quick", action="store_true", help="a fifth of the texts")
     arguments = parser.parse_args()

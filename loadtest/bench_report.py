@@ -1,16 +1,33 @@
 """The table and the plot of a benchmark."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_SHOWN = "rubert_lite int8-static"  # stands for ours in the table of vocabularies
+_SHOWN = "rubert_lite int8-static"  # stands for ours where there is room for one
+# What the README shows of all engines: what people would use instead, and the two ends.
+_IN_README = (
+    _SHOWN,
+    "transformers fp32",
+    "sentence-transformers torch",
+    "sentence-transformers ONNX int8",
+    "optimum ORT fp32",
+    "OpenVINO int8",
+    "CTranslate2 int8",
+    "fastembed",
+    "12 x 768 teacher, transformers fp32",
+    "static (floor)",
+)
 
 
-def table(found: dict[str, Any], baseline: str) -> list[str]:
-    """Write the Markdown table: milliseconds a text, and how many times the baseline's speed."""
+def table(found: dict[str, Any], baseline: str, shown: Sequence[str] = ()) -> list[str]:
+    """Write the Markdown table: milliseconds a text, and how many times the baseline's speed.
+
+    `shown` names the engines that get a row; default: all.
+    """
     rows = found["engines"]
     names = list(dict.fromkeys(w for row in rows.values() for w in row["work"]))
     lines = [
@@ -18,6 +35,8 @@ def table(found: dict[str, Any], baseline: str) -> list[str]:
         "|" + " --- |" * (len(names) + 4),
     ]
     for label, row in rows.items():
+        if shown and label not in shown:
+            continue
         cells = []
         for name in names:
             work, base = row["work"].get(name), rows.get(baseline, {}).get("work", {}).get(name)
@@ -38,21 +57,23 @@ def _times(ratio: float) -> str:
 
 
 def publish(found: dict[str, Any], name: str, baseline: str, root: Path) -> None:
-    """Keep the numbers in the repository and fill the tables of the README.
+    """Keep the numbers in the repository and fill the tables of loadtest/RESULTS.md.
 
     A model that has a table of its own there gets its plot, too; all stand in that of vocabularies.
+    The README has the rows that most people would look for.
     """
     results = root / "loadtest" / "results"
     numbers = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     (results / f"bench-{name}.json").write_text(numbers, encoding="utf-8")
-    readme = root / "README.md"
-    if _insert(readme, f"bench {name}", table(found, baseline)):
+    report = root / "loadtest" / "RESULTS.md"
+    if _insert(report, f"bench {name}", table(found, baseline)):
         plot(found, results / f"bench-{name}.png")
+    _insert(root / "README.md", f"bench {name}", table(found, baseline, _IN_README))
     models = {
         path.stem.removeprefix("bench-"): json.loads(path.read_text(encoding="utf-8"))
         for path in results.glob("bench-*.json")
     }
-    _insert(readme, "vocabularies", vocabularies(models, baseline))
+    _insert(report, "vocabularies", vocabularies(models, baseline))
 
 
 def vocabularies(models: dict[str, dict[str, Any]], baseline: str) -> list[str]:
@@ -75,15 +96,15 @@ def vocabularies(models: dict[str, dict[str, Any]], baseline: str) -> list[str]:
     return lines
 
 
-def _insert(readme: Path, name: str, lines: list[str]) -> bool:
+def _insert(document: Path, name: str, lines: list[str]) -> bool:
     """Put lines between the marks of a name; return whether there are any."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, found_begin, rest = readme.read_text(encoding="utf-8").partition(begin)
+    before, found_begin, rest = document.read_text(encoding="utf-8").partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
         return False
     text = "\n".join(lines)
-    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    document.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
     return True
 
 

@@ -240,6 +240,11 @@ def _classify(arguments: argparse.Namespace) -> None:
         _parser([]).error("--pair-field needs --field")
     model = _load(arguments)
     model.classify([], top_k=arguments.top_k)  # complains before it waits for input
+    inputs = model.package.manifest.inputs
+    if inputs == "pairs" and not arguments.pair_field:
+        raise InputError(f"{arguments.model} reads pairs: name them by --field and --pair-field")
+    if inputs == "texts" and arguments.pair_field:
+        raise InputError(f"{arguments.model} reads single texts: leave out --pair-field")
     fields = tuple(f for f in (arguments.field, arguments.pair_field) if f)
     for chunk in chunks(read_texts(arguments.file, fields=fields)):
         for prediction in model.classify(chunk, top_k=arguments.top_k):

@@ -1,12 +1,13 @@
 """What callers may pass: checks that say which text is wrong, and chunks of a stream of texts."""
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import InputError
 
 Text: TypeAlias = str | tuple[str, str]
+Check: TypeAlias = Callable[[object, int], Text]
 _T = TypeVar("_T")
 
 CHUNK = 2048  # texts that are tokenised together, and the most rows of an array of iter_encode
@@ -54,12 +55,25 @@ def check_text_or_pair(text: object, position: int) -> Text:
     raise InputError(f"texts[{position}]: {kind}, expected a string or a pair of strings")
 
 
+def check_single(text: object, position: int) -> str:
+    """Return a text; a pair is refused with the reason."""
+    if isinstance(check_text_or_pair(text, position), str):
+        return check_text(text, position)
+    raise InputError(f"texts[{position}]: a pair, expected a string: the model reads single texts")
+
+
 def check_pair(pair: object, position: int) -> tuple[str, str]:
     """Return a pair of texts as a tuple."""
     found = None if isinstance(pair, str) else check_text_or_pair(pair, position)
     if isinstance(found, tuple):
         return found
     raise InputError(f"texts[{position}]: a string, expected a pair of strings")
+
+
+def checking(inputs: str) -> Check:
+    """Return the check of what a classifier reads, by `inputs` of its manifest."""
+    checks: dict[str, Check] = {"texts": check_single, "pairs": check_pair}
+    return checks.get(inputs, check_text_or_pair)
 
 
 def check_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:

@@ -15,6 +15,7 @@ TOKENIZER = "tokenizer.json"
 # What the logits of a package are of: nothing, a text, each piece, the ends of an answer.
 TASKS = ("embedding", "classification", "token-classification", "question-answering")
 PIECEWISE = TASKS[2:]  # logits [batch, length, labels]
+INPUTS = ("", "texts", "pairs")  # what a classifier was trained on; "": not recorded
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -51,10 +52,13 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    inputs: Literal["", "texts", "pairs"] = ""  # of a classifier: it refuses the other
 
     def to_json(self) -> bytes:
         """Write the manifest as UTF-8 JSON, the same bytes for the same contents."""
         data = {"format": self.format, **asdict(self)}
+        if not self.inputs:  # earlier versions, which do not know the key, read what lacks it
+            del data["inputs"]
         try:
             text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
         except ValueError as error:  # a metric of NaN: other languages could not read the file
@@ -106,14 +110,16 @@ _TYPES: dict[str, type] = {
     "provenance": dict,
     "format": int,
 }
-assert set(_TYPES) == {f.name for f in fields(Manifest)}
+_OPTIONAL: dict[str, type] = {"inputs": str}
+assert {*_TYPES, *_OPTIONAL} == {f.name for f in fields(Manifest)}
 
 
 def _problems(values: dict[str, Any]) -> list[str]:
     """List all that is wrong with a manifest of our format."""
     problems = [f"{k} is missing" for k in _TYPES if k not in values]
-    problems += [f"unknown key {k!r}" for k in values if k not in _TYPES]
-    for key, kind in _TYPES.items():
+    known = _TYPES | _OPTIONAL
+    problems += [f"unknown key {k!r}" for k in values if k not in known]
+    for key, kind in known.items():
         if key in values and type(values[key]) is not kind:
             problems.append(f"{key} is a {type(values[key]).__name__}, expected {kind.__name__}")
     if problems:
@@ -128,6 +134,10 @@ def _problems(values: dict[str, Any]) -> list[str]:
             problems.append(f"{key} {values[key]!r}, expected one line of printable characters")
     if values["task"] not in TASKS:
         problems.append(f"task {values['task']!r}, expected one of {', '.join(TASKS)}")
+    if values.get("inputs", "") not in INPUTS:
+        problems.append(f"inputs {values['inputs']!r}, expected one of {', '.join(INPUTS[1:])}")
+    elif values.get("inputs") and values["task"] != "classification":
+        problems.append(f"inputs of a package for {values['task']}: only a classifier has them")
     if values["pooling"] != "mean":
         problems.append(f"pooling {values['pooling']!r}, expected 'mean'")
     if not all(isinstance(v, str) for v in values["labels"]):

@@ -1,6 +1,5 @@
 """From texts to vectors and predictions."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -18,7 +17,7 @@ from .inputs import (
     check_iterable,
     check_pair,
     check_text,
-    check_text_or_pair,
+    checking,
     chunks,
 )
 from .package import ModelPackage
@@ -28,8 +27,6 @@ from .prefixes import truncate
 from .progress import Progress
 from .reader import Reading, SpanReader
 from .stream import Stream
-
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 DType = Literal["float32", "float16"]
@@ -52,6 +49,7 @@ class Model:
         self._pieces = pieces
         self._engine = engine
         self._variant = variant
+        self._check = checking(package.manifest.inputs)
         self._batching = Batching.of(engine.inputs, max_length=self.max_length)
         self._stream = Stream(pieces, engine, batching=self._batching)
         self._spans = SpanReader(pieces, engine, batching=self._batching)
@@ -154,7 +152,7 @@ class Model:
     ) -> list[Prediction]:
         """Return a prediction for each text, or for each pair of texts, in order.
 
-        `top_k` bounds the labels in `scores`. Raises InputError for a package without labels.
+        `top_k` bounds the labels in `scores`. InputError: no labels; texts where it reads pairs.
         """
         check_collection(texts)
         self._must("classify", "classification")
@@ -162,7 +160,7 @@ class Model:
             top_k = check_integer("top_k", top_k, low=1)
         predictions = []
         with Progress("classify", len(texts), shown=progress) as bar:
-            for logits in self._stream.read(texts, "logits", pairs=True):
+            for logits in self._stream.read(texts, "logits", check=self._check):
                 predictions += self.predictions(logits, top_k=top_k)
                 bar.add(len(logits))
         return predictions
@@ -213,7 +211,7 @@ class Model:
         With `compute`, this is for schedulers such as a server's, which join the texts of several
         callers; everyone else is better served by `encode`.
         """
-        check = check_text_or_pair if pairs else check_text
+        check = self._check if pairs else check_text
         return self._pieces.read([check(t, i) for i, t in enumerate(texts)])
 
     def read_entities(self, texts: Sequence[str]) -> Reading[list[Entity]]:

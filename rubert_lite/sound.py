@@ -27,8 +27,9 @@ def _try_head(model: Model, probes: list[str], where: str) -> None:
     """Compute what the model says of texts: finite logits, and something that can be read."""
     task = model.package.manifest.task
     asked = [(_SHORT, probes[-1])]
+    classed = [(_SHORT, _SHORT)] if model.package.manifest.inputs == "pairs" else probes
     if task == "classification":
-        texts = model.read(probes, pairs=True)
+        texts = model.read(classed, pairs=True)
     elif task == "token-classification":
         texts = model.read_entities(probes).windows
     elif task == "question-answering":
@@ -45,7 +46,7 @@ def _try_head(model: Model, probes: list[str], where: str) -> None:
                 " the head or export the model again"
             )
     if task == "classification":
-        model.classify(probes)
+        model.classify(classed)
     elif task == "token-classification":
         model.tag(probes)
     else:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .batches import Batching
 from .engine import Runner
-from .inputs import Text, check_text, check_text_or_pair, chunks
+from .inputs import Check, Text, check_text, chunks
 from .pieces import PieceReader, Pieces
 
 logger = logging.getLogger(__name__)
@@ -27,20 +27,23 @@ class Stream:
         self._batching = batching
 
     def read(
-        self, texts: Iterable[Any], output: str, *, pairs: bool = False
+        self, texts: Iterable[Any], output: str, *, check: Check = check_text
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield an output [n, width] for chunks of n texts, tokenising one chunk ahead."""
+        """Yield an output [n, width] for chunks of n texts, tokenising one chunk ahead.
+
+        `check` returns a text or a pair by what stands at a place, or raises InputError.
+        """
         # The iterable is read here, in the thread of the caller: it may be bound to it.
         stream = chunks(texts)
         chunk, following = next(stream, None), next(stream, None)
         if chunk is None:
             return
-        prepared = self._prepare(chunk, 0, pairs=pairs)
+        prepared = self._prepare(chunk, 0, check)
         position, cut = len(prepared.rows), _count_cut(prepared)
         if following is not None:
             with ThreadPoolExecutor(1, thread_name_prefix="rubert-lite-pieces") as ahead:
                 while following is not None:
-                    future = ahead.submit(self._prepare, following, position, pairs=pairs)
+                    future = ahead.submit(self._prepare, following, position, check)
                     yield self._run(prepared, output)
                     prepared, following = future.result(), next(stream, None)
                     position += len(prepared.rows)
@@ -59,8 +62,7 @@ class Stream:
         if cut:
             logger.warning("%d texts were cut to %d pieces", cut, self._batching.max_length)
 
-    def _prepare(self, texts: list[Any], start: int, *, pairs: bool) -> "_Prepared":
-        check = check_text_or_pair if pairs else check_text
+    def _prepare(self, texts: list[Any], start: int, check: Check) -> "_Prepared":
         # Equal texts are computed once.
         first: dict[Text, int] = {}
         rows = [first.setdefault(check(t, start + i), len(first)) for i, t in enumerate(texts)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rubert_lite import Answer as Found
 from rubert_lite import Entity, Model, Prediction
 from rubert_lite.errors import InputError
-from rubert_lite.inputs import Text
+from rubert_lite.inputs import Text, checking
 from rubert_lite.model import Output
 from rubert_lite.pieces import Pieces, Span
 from rubert_lite.predictions import Logits
@@ -116,6 +116,10 @@ class Service:
         if not model.labels:
             name = model.package.manifest.name
             raise InputError(f"{name} has no labels: it only encodes")
+        self.check(texts)
+        check = checking(model.package.manifest.inputs)
+        for place, text in enumerate(texts):  # parts of them would be counted anew
+            check(text, place)
         answer = await self._compute(visit, texts, "logits", cut=cut)
         return model.predictions(answer.rows), answer
 

@@ -117,6 +117,8 @@ async def info(request: Request) -> Response:
     if model.labels:
         names = {str(i): label for i, label in enumerate(model.labels)}
         kind["classifier"] = {"id2label": names, "label2id": {v: int(k) for k, v in names.items()}}
+        if manifest.inputs:  # ours: what it was trained on
+            kind["classifier"]["inputs"] = manifest.inputs
     if manifest.task == "token-classification":
         kind["token-classification"] = {"labels": manifest.labels}
     if manifest.task == "question-answering":

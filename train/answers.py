@@ -27,6 +27,7 @@ class Answers:
 
     data: Labelled[Asked]
     task: str = field(default="question-answering", init=False)
+    inputs: str = field(default="", init=False)
     metric: str = field(default="f1", init=False)
 
     @property

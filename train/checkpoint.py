@@ -115,7 +115,8 @@ def write_checkpoint(
     out: Path, student: torch.nn.Module, vocabulary_folder: Path, *, provenance: dict[str, Any]
 ) -> None:
     """Write a Hugging Face directory of the student, with what made it in training.json."""
-    vars(student.config).pop("tuned_max_length", None)  # of a task that it had
+    for name in ("tuned_max_length", "tuned_inputs"):  # of a task that it had
+        vars(student.config).pop(name, None)
     student.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
     shutil.copyfile(vocabulary_folder / "tokenizer.json", out / "tokenizer.json")
     ids = vocabulary_folder / "vocabulary.json"  # what came out of a package has none

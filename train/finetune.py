@@ -137,6 +137,11 @@ def _tell(checkpoint: Path, kind: Kind) -> list[NDArray[np.float32]]:
             f"{checkpoint}: a teacher of {tuned.task} with {', '.join(tuned.labels)}, expected"
             f" {kind.task} with {', '.join(kind.labels)}: tune it on the same files"
         )
+    if tuned.inputs not in ("", kind.inputs):
+        raise InputError(
+            f"{checkpoint}: a teacher of {tuned.inputs}, expected one of {kind.inputs}: tune it on"
+            " the same files"
+        )
     reader = open_reader(checkpoint, tuned.max_length)
     return kind.tell(reader, tuned, max_length=tuned.max_length)
 
@@ -231,7 +236,7 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind, *, max_length: int) -> None:
-    """Copy a checkpoint with the trained weights; its config says task, labels and length.
+    """Copy a checkpoint with the trained weights; its config says task, labels, length and inputs.
 
     `tuned_max_length`, unless 0: a text, or a window of one, is read as long as in training.
     """
@@ -241,8 +246,9 @@ def _write(checkpoint: Path, out: Path, model: nn.Module, kind: Kind, *, max_len
     model.save_pretrained(out, safe_serialization=True)  # type: ignore[operator]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config["finetuning_task"] = kind.task
-    config.pop("tuned_max_length", None)  # of an earlier task
-    config |= {"tuned_max_length": max_length} if max_length else {}
+    tuned = {"tuned_max_length": max_length, "tuned_inputs": kind.inputs}
+    config = {k: v for k, v in config.items() if k not in tuned}  # of an earlier task
+    config |= {name: value for name, value in tuned.items() if value}
     config["id2label"] = {str(i): name for i, name in enumerate(kind.labels)}
     config["label2id"] = {name: i for i, name in enumerate(kind.labels)}
     text = json.dumps(config, ensure_ascii=False, indent=1)

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from rubert_lite.batches import Batching
 from rubert_lite.engine import Runner
 from rubert_lite.errors import InputError
+from rubert_lite.inputs import check_text_or_pair
 from rubert_lite.pieces import PieceReader, Pieces, Placed
 from rubert_lite.predictions import softmax, windows
 from rubert_lite.reader import SpanReader
@@ -53,6 +54,10 @@ class Kind(Protocol):
         """Names of the columns of the logits."""
 
     @property
+    def inputs(self) -> str:
+        """Of classes: one of rubert_lite.manifest.INPUTS."""
+
+    @property
     def metric(self) -> str:
         """The score that decides which epoch is kept, unless told otherwise."""
 
@@ -82,6 +87,11 @@ class Classes:
         """Names of the classes."""
         return self.data.labels
 
+    @property
+    def inputs(self) -> str:
+        """Tell whether it is texts or pairs that have the classes."""
+        return "texts" if self.data.train[0].pair is None else "pairs"
+
     def tell(self, reader: PieceReader, runner: Runner, *, max_length: int) -> list[Target]:
         """Return the probabilities [labels] of each training text."""
         return list(softmax(self._judge(self.data.train, reader, runner, max_length)))
@@ -106,7 +116,8 @@ class Classes:
         examples: Sequence[Example], reader: PieceReader, runner: Runner, max_length: int
     ) -> Target:
         stream = Stream(reader, runner, batching=batching(max_length))
-        return np.concatenate(list(stream.read(map(_text, examples), "logits", pairs=True)))
+        read = stream.read(map(_text, examples), "logits", check=check_text_or_pair)
+        return np.concatenate(list(read))
 
 
 def _text(example: Example) -> str | tuple[str, str]:
@@ -149,6 +160,7 @@ class Entities:
 
     data: Labelled[Tagged]
     task: str = field(default="token-classification", init=False)
+    inputs: str = field(default="", init=False)
     metric: str = field(default="f1", init=False)
 
     @property

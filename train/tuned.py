@@ -38,10 +38,11 @@ class Tuned:
         task: str,
         labels: tuple[str, ...],
         max_length: int,
+        inputs: str = "",
     ) -> None:
-        """Put a masked language model's encoder and a head together."""
+        """Put a masked language model's encoder and a head together; `inputs` as of a Kind."""
         self.model, self.head, self.task = model, head, task
-        self.labels, self.max_length = labels, max_length
+        self.labels, self.max_length, self.inputs = labels, max_length, inputs
         self.on_pieces = task in PIECEWISE
 
     def logits(self, ids: Tensor, mask: Tensor, types: Tensor, dropout: float = 0.0) -> Tensor:
@@ -88,7 +89,8 @@ def load_tuned(checkpoint: Path) -> Tuned:
     task = getattr(config, "finetuning_task", None) or "classification"
     length = getattr(config, "tuned_max_length", max_length(model))
     device = default_device()
-    return Tuned(model.to(device), head.to(device), task, tuple(names), length)
+    inputs = getattr(config, "tuned_inputs", "")
+    return Tuned(model.to(device), head.to(device), task, tuple(names), length, inputs)
 
 
 def open_reader(checkpoint: Path, length: int) -> PieceReader:

@@ -112,6 +112,7 @@ def build(
     metadata: dict[str, str] | None = None,
     pieces: list[str] = PIECES,
     task: Any = None,
+    inputs: Any = "",
     **graph_changes: Any,
 ) -> Path:
     """Write a package to a directory and seal it."""
@@ -148,6 +149,7 @@ def build(
         variants={"fp32": "fast.fp32.onnx"},
         default_variant="fp32",
         tokenizer_sha256=digest,
+        inputs=inputs,
     )
     seal(directory, manifest)
     return directory

@@ -1,13 +1,16 @@
 """classify: labels, scores, pairs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rubert_lite import InputError, Model, Prediction
+from rubert_lite import InputError, Model, Prediction, load
 from rubert_lite.batches import join
 from rubert_lite.engine import Batch
+from rubert_lite.sound import check_numbers
+from tests.rubert_lite.conftest import build
 
 
 def test_predictions_are_softmax_in_order(classifier: Model) -> None:
@@ -69,3 +72,25 @@ def test_model_without_labels_does_not_classify(model: Model) -> None:
             InputError, match=r"tiny: a model for embedding, classify needs.*rubert-lite models"
         ):
             model.classify(texts)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "given", "message"),
+    [
+        ("pairs", "мир", r"texts\[1\]: a string, expected a pair of strings"),
+        ("texts", ("мир", "и день"), r"texts\[1\]: a pair, expected a string: the model"),
+    ],
+)
+def test_a_classifier_refuses_what_it_was_not_trained_on(
+    tmp_path: Path, inputs: str, given: Any, message: str
+) -> None:
+    package = build(tmp_path / "p", labels=("добро", "зло"), with_types=True, inputs=inputs)
+    model = load(package, lanes=1)
+    check_numbers(model, "p")  # which tries the head
+    good: Any = ("мир", "день") if inputs == "pairs" else "мир"
+    assert len(model.classify([good])) == len(model.read([good], pairs=True)) == 1
+    assert model.encode(["мир"]).shape == (1, 8)  # vectors are of texts, whatever the head reads
+    with pytest.raises(InputError, match=message):
+        model.classify([good, given])
+    with pytest.raises(InputError, match=message):
+        model.read([good, given], pairs=True)

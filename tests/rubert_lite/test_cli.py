@@ -14,6 +14,7 @@ import pytest
 from rubert_lite import Model
 from rubert_lite.cli import main
 from rubert_lite.inputs import CHUNK
+from tests.rubert_lite.conftest import build
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Привет, мир", "", "добрый день"]
@@ -247,6 +248,19 @@ def test_classify_pairs(
     with pytest.raises(SystemExit) as caught:
         main(["classify", name, "--pair-field", "b"])
     assert caught.value.code == 2
+
+
+def test_classify_asks_for_the_fields_of_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(tmp_path / "not read")
+    for inputs, fields, said in (
+        ("pairs", [], "reads pairs: name them by --field and --pair-field"),
+        ("texts", ["--field", "a", "--pair-field", "b"], "single texts: leave out --pair-field"),
+    ):
+        package = build(tmp_path / inputs, labels=("да", "нет"), with_types=True, inputs=inputs)
+        assert main(["classify", str(package), where, *fields]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_classify_without_labels_does_not_wait_for_input(

@@ -51,6 +51,19 @@ def test_manifest_survives_a_round_trip(make_package: Any) -> None:
     assert "да" in data.decode("utf-8")
 
 
+def test_what_a_classifier_reads_may_be_recorded(make_package: Any) -> None:
+    plain, pairs = (
+        manifest_of(make_package(f"p{given}", labels=("a", "b"), inputs=given))
+        for given in ("", "pairs")
+    )
+    assert "inputs" not in json.loads(plain.to_json()) and plain.inputs == ""
+    assert Manifest.from_json(pairs.to_json(), where="m").inputs == "pairs"
+    with pytest.raises(PackageError, match="inputs of a package for embedding: only a classifier"):
+        Manifest.from_json(pairs.to_json().replace(b'"classification"', b'"embedding"'), where="m")
+    with pytest.raises(PackageError, match="inputs 'x', expected one of texts, pairs"):
+        Manifest.from_json(pairs.to_json().replace(b'"pairs"', b'"x"'), where="m")
+
+
 def test_newer_format_is_told_first(make_package: Any) -> None:
     directory = make_package()
     rewrite(directory, format=3, labels=..., a_new_key=1)

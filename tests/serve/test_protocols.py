@@ -161,6 +161,18 @@ def test_predict_without_labels_is_refused(opened, tmp_path):
     assert "classifier" not in client.get("/info").json()["model_type"]
 
 
+def test_a_classifier_of_pairs_refuses_texts(opened, tmp_path):
+    from rubert_lite import load
+    from tests.rubert_lite.conftest import build
+
+    package = build(tmp_path / "pairs", labels=("a", "b"), with_types=True, inputs="pairs")
+    client = opened(load(package, lanes=1))
+    assert client.post("/predict", json={"inputs": [["мир", "день"]]}).status_code == 200
+    answer = client.post("/predict", json={"inputs": [["мир", "день"], ["мир"]]})
+    assert answer.status_code == 422
+    assert "texts[1]: a string, expected a pair" in answer.json()["error"]
+
+
 def test_tokenize_gives_places(client):
     [spans] = client.post("/tokenize", json={"inputs": "Привет,  мир"}).json()
     assert [(s["text"], s["start"], s["stop"], s["special"]) for s in spans] == [

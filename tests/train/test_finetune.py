@@ -192,6 +192,9 @@ def test_a_teacher_of_other_labels_is_refused(checkpoint, tmp_path):
         run(checkpoint, labelled(4, 4, 4), tmp_path / "out", soft=tmp_path / "teacher")
     with pytest.raises(InputError, match=r"head\.safetensors: no such file"):
         run(checkpoint, labelled(4, 4), tmp_path / "other", soft=checkpoint)
+    pairs = Classes(Labelled(*2 * ([Example("лес", "дом", k) for k in (0, 1)],), ("a", "b")))
+    with pytest.raises(InputError, match="a teacher of texts, expected one of pairs"):
+        run(checkpoint, pairs, tmp_path / "pairs", soft=tmp_path / "teacher")
 
 
 def test_it_stops_when_dev_gets_no_better(checkpoint, tmp_path):
@@ -217,7 +220,18 @@ def test_a_head_on_a_frozen_encoder_leaves_it_its_length(checkpoint, tmp_path):
     again = tmp_path / "again"
     again.mkdir()
     write_checkpoint(again, load_masked_lm(tmp_path / "False"), checkpoint, provenance={})
-    assert "tuned_max_length" not in json.loads((again / "config.json").read_text())
+    assert "tuned_" not in (again / "config.json").read_text()
+
+
+@pytest.mark.parametrize(("second", "inputs"), [(None, "texts"), ("дом", "pairs")])
+def test_a_classifier_knows_whether_it_reads_pairs(checkpoint, tmp_path, second, inputs):
+    words = [Example(f"{PIECES[k]} дом", second, k) for k in (0, 1) for _ in range(8)]
+    run(checkpoint, Classes(Labelled(words, words, ("a", "b"))), tmp_path / "out", epochs=1)
+    assert export(tmp_path / "out", tmp_path / "p").manifest.inputs == inputs
+    config = json.loads((tmp_path / "out" / "config.json").read_text()) | {"tuned_inputs": "x"}
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="tuned_inputs 'x', expected texts or pairs"):
+        export(tmp_path / "out", tmp_path / "q")
 
 
 @pytest.mark.parametrize(
