@@ -57,8 +57,9 @@ def check_text_or_pair(text: object, position: int) -> Text:
 
 def check_single(text: object, position: int) -> str:
     """Return a text; a pair is refused with the reason."""
-    if isinstance(check_text_or_pair(text, position), str):
-        return check_text(text, position)
+    found = check_text_or_pair(text, position)
+    if isinstance(found, str):
+        return found
     raise InputError(f"texts[{position}]: a pair, expected a string: the model reads single texts")
 
 
