@@ -149,6 +149,14 @@ def copy_map(former: Path, out: Path, width: int) -> None:
     _write_array(axes.T, out / MAP)
 
 
+def fixed_map(folder: Path, width: int) -> nn.Linear:
+    """Return the map [D, D] of `read_map` as a module that does not learn."""
+    found = nn.Linear(width, width, bias=False)
+    with torch.no_grad():
+        found.weight.copy_(torch.from_numpy(read_map(folder, width).T.copy()))
+    return found.requires_grad_(False)
+
+
 def write_map(behind: nn.Linear, out: Path) -> None:
     """Write out/map.npy [D, D], by which row vectors are multiplied."""
     _write_array(behind.weight.detach().float().cpu().numpy().T, out / MAP)

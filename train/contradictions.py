@@ -170,8 +170,12 @@ def _sentence(config: LineConfig) -> list[str]:
         problems.append("sentence: all of regression, contrastive and similarity are 0")
     if sentence.axes and not sentence.sort_dimensions:
         problems.append("sentence.axes: their map is written with the sorting: set sort_dimensions")
-    if sentence.former_axes and not sentence.sort_dimensions:
-        problems.append("sentence.former_axes: they are part of the sorting: set sort_dimensions")
+    if sentence.projection == "axes" and not sentence.former_axes:
+        problems.append(
+            "sentence.projection = 'axes': those of sentence.former_axes: none are given"
+        )
+    if sentence.only_rows:
+        problems += _rows_alone(sentence)
     if sentence.former_axes and sentence.projection == "map":
         problems.append(
             "sentence.former_axes with projection = 'map': it has a map of its own: leave one out"
@@ -189,6 +193,24 @@ def _sentence(config: LineConfig) -> list[str]:
         )
     if sentence.bag and not sentence.language:
         problems.append("sentence.bag counts pieces of plain text: set sentence.language above 0")
+    return problems
+
+
+def _rows_alone(sentence: SentenceConfig) -> list[str]:
+    """Tell what would move more weights than the rows, or none."""
+    problems = []
+    if sentence.weight_decay:
+        problems.append("sentence.only_rows: a weight decay moves the others: set weight_decay = 0")
+    if sentence.optimizer == "muon":
+        problems.append(
+            "sentence.only_rows with optimizer = 'muon', which is for the matrices that stay: take"
+            " adamw"
+        )
+    if sentence.projection == "map":
+        problems.append(
+            "sentence.only_rows with projection = 'map': the map would learn, too, and change every"
+            " vector: expected 'axes' or 'rotation'"
+        )
     return problems
 
 

@@ -30,7 +30,7 @@ from .config import load_config
 from .folders import Line
 from .graph import Job, run_jobs
 from .line import run_line
-from .line_models import train_student
+from .line_student import train_student
 from .line_text import corpus, shards, vocabulary
 from .line_vectors import items, pairs, vectors
 

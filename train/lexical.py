@@ -25,6 +25,7 @@ from tqdm import tqdm
 from rubert_lite.wordpiece import SPECIAL_PIECES
 
 from .learnt_axes import unit
+from .rows import round_through
 from .sentence_losses import ranking
 
 LEXICAL = "lexical.safetensors"  # of a checkpoint; export reads it with the axes
@@ -45,6 +46,7 @@ class LexicalLearning:
     batch: int = 1024  # pairs of a step
     learning_rate: float = 1e-3
     temperature: float = 0.05
+    row_bits: int = 0  # 4: they are trained for the export's 4-bit table, and rounded
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def learn_rows(
     """Return vectors of pieces [V, width], learnt from `start` beside what the student says.
 
     `by` [D, D] multiplies its unit vectors before. Adam on the mean cross-entropy of finding each
-    text's partner in the batch, its rate falling to 0. Rows that are 0 stay 0.
+    text's partner in the batch, its rate falling to 0. Rows that are 0 stay 0. With `row_bits` they
+    are read, and returned, as 4 bits hold them.
     """
     chance = np.random.default_rng(seed)
     kinds = [pair for pair in (twins, spans) if pair is not None and len(pair[0])]
@@ -140,9 +143,12 @@ def learn_rows(
     optimizer = torch.optim.Adam([rows], lr=learning.learning_rate)
     weights = np.sqrt(1 - learning.share), np.sqrt(learning.share)
 
+    def shown(table: Tensor) -> Tensor:
+        return round_through(table * kept) if learning.row_bits else table * kept
+
     def read(said: Said, chosen: NDArray[np.int64]) -> Tensor:
         own = torch.from_numpy((said.vectors[chosen] @ by).astype(np.float32))
-        parts = own, F.normalize(_bag_sums(rows * kept, said.bags[chosen]), dim=1)
+        parts = own, F.normalize(_bag_sums(shown(rows), said.bags[chosen]), dim=1)
         return torch.cat([p * float(w) for p, w in zip(parts, weights, strict=True)], dim=1)
 
     steps = learning.steps if kinds else 0
@@ -160,7 +166,7 @@ def learn_rows(
         )
         torch.autograd.backward([loss])
         optimizer.step()
-    found: NDArray[np.float32] = (rows.detach() * kept).numpy()
+    found: NDArray[np.float32] = shown(rows.detach()).numpy()
     return found
 
 

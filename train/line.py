@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from rubert_lite.errors import ConfigError
 
 from .folders import Line
-from .line_models import train_sentence, train_student
+from .line_sentence import train_sentence
+from .line_student import train_student
 from .line_tasks import finetune_head
 from .line_text import corpus, shards, vocabulary
 from .line_vectors import items, pairs, vectors

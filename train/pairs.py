@@ -5,6 +5,7 @@ Parallel text gives two sides; plain text gives the same text twice.
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,7 @@ class PairSource:
     student_field: str = "text"
     only: Mapping[str, Sequence[str]] = field(default_factory=dict)  # column -> values to keep
     without: Mapping[str, Sequence[str]] = field(default_factory=dict)  # column -> to leave out
+    matching: str = ""  # a regular expression that must be found in the student's text
     cap: int = 0  # pairs of one value of `cap_by` at most; 0: no limit
     cap_by: str = ""
     limit: int = 0  # pairs that are taken at most, the first ones; 0: no limit
@@ -68,7 +70,7 @@ class PairReport:
     license: str
     lines: int = 0
     kept: int = 0
-    filtered: int = 0  # by `only`, `without` and `share`
+    filtered: int = 0  # by `only`, `without`, `matching` and `share`
     capped: int = 0
     length: int = 0  # too short or too long
     duplicates: int = 0
@@ -167,8 +169,12 @@ def _source_pairs(
                     report.broken_places.append(f"{row.place}: {row.problem}")
                 continue
             values = row.values
-            if any(values[c] not in kept for c, kept in source.only.items()) or any(
-                values[c] in left for c, left in source.without.items()
+            if (
+                any(values[c] not in kept for c, kept in source.only.items())
+                or any(values[c] in left for c, left in source.without.items())
+                or (
+                    source.matching and not re.search(source.matching, values[source.student_field])
+                )
             ):
                 report.filtered += 1
                 continue

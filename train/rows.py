@@ -1,4 +1,4 @@
-"""Train the rows of pieces to be right in 4 bits (quantisation-aware training).
+"""Train rows of pieces: to be right in 4 bits (quantisation-aware training), or some of them alone.
 
 The numbers are those of the export's 4-bit table: blocks of up to 32 numbers of a row share a
 scale, max|x| / 7 as float16, and each number is a multiple of it between -7 and 7. Forward passes
@@ -6,11 +6,15 @@ read rounded rows, gradients pass through the rounding unchanged (straight-throu
 1308.3432), and at the end the rows are rounded: what is exported then is what was trained.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rubert_lite.errors import ConfigError
 
 from .student import encoder
 
@@ -32,21 +36,52 @@ def rounded(rows: Tensor) -> Tensor:
     return (levels * scale).reshape(rows.shape).to(rows.dtype)
 
 
+def round_through(rows: Tensor) -> Tensor:
+    """Return rounded rows, through which gradients pass unchanged."""
+    return rows + (rounded(rows) - rows).detach()
+
+
 @contextmanager
 def four_bit_rows(model: nn.Module) -> Iterator[None]:
     """Let a model read its rows in 4 bits inside, and leave them so after it.
 
     Inside, the weights keep all their digits: an optimizer's steps are smaller than a level.
     """
-    table: nn.Embedding = encoder(model).embeddings.word_embeddings  # type: ignore[union-attr,assignment]  # of every BERT
+    table = _table(model)
 
-    def round_through(module: nn.Module, given: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        return rows + (rounded(rows) - rows).detach()
+    def read(module: nn.Module, given: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        return round_through(rows)
 
-    handle = table.register_forward_hook(round_through)
+    handle = table.register_forward_hook(read)
     try:
         yield
     finally:
         handle.remove()
     with torch.no_grad():
         table.weight.copy_(rounded(table.weight))
+
+
+def learn_only(model: nn.Module, pieces: Sequence[str], pattern: str) -> int:
+    """Freeze a model but for the rows of the pieces in which `pattern` is found; return how many.
+
+    What has none of these pieces gets the vectors that it got before. An optimizer must not decay
+    the weights: it would move the other rows, too. Raises ConfigError if no piece matches, or all.
+    """
+    learns = torch.tensor([re.search(pattern, piece) is not None for piece in pieces])
+    if not learns.any() or learns.all():
+        raise ConfigError(
+            [
+                f"sentence.only_rows = {pattern!r}: matches {int(learns.sum())} of {len(pieces)}"
+                " pieces, expected some of them"
+            ]
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    rows: Any = _table(model).weight
+    rows.requires_grad_(True)
+    rows.register_hook(lambda gradient: gradient * learns.to(gradient)[:, None])
+    return int(learns.sum())
+
+
+def _table(model: nn.Module) -> nn.Embedding:
+    return encoder(model).embeddings.word_embeddings  # type: ignore[union-attr,return-value]  # of every BERT

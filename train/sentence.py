@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rubert_lite.errors import ConfigError
 
-from .axes import fit_map, write_map, write_rotation
+from .axes import fit_map, fixed_map, write_map, write_rotation
 from .bag import Bag
 from .batches import Batch, Texts, plan
 from .encoders import ROTATION
@@ -80,6 +80,8 @@ def distil_sentences(
         torch.manual_seed(schedule.seed)
         projector = nn.Linear(width, items.targets.width, bias=False).to(device)
         modules["projector"] = projector
+    elif sentences.projection == "axes":
+        behind = fixed_map(out, width).to(device)
     else:
         rotation = torch.from_numpy(_rotation(items, width, sentences, schedule.seed, out)).to(
             device
@@ -177,7 +179,7 @@ def distil_sentences(
         fit()
         with rows(pair.student):
             found |= judge() if len(valid) else {}
-    if behind is not None:
+    if behind is not None and "map" in modules:
         write_map(behind, out)
     return found
 

@@ -1,11 +1,23 @@
 """The configuration of the sentence stages: pairs, their teachers, losses and schedule."""
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from .precision import Precision
 from .section import Section
+
+
+def _compiled(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+    return value
+
+
+Expression = Annotated[str, AfterValidator(_compiled)]
 
 
 class PairSourceConfig(Section):
@@ -18,15 +30,16 @@ class PairSourceConfig(Section):
     student_field: str = "text"  # column that the student reads; equal to it: one language
     only: dict[str, list[str]] = {}  # column -> values to keep
     without: dict[str, list[str]] = {}  # column -> values to leave out
+    matching: Expression = ""  # must be found in the student's text
     cap: int = Field(0, ge=0)  # pairs of one value of `cap_by` at most; 0: no limit
     cap_by: str = ""
     limit: int = Field(0, ge=0)  # pairs at most, the first ones; 0: all
 
     @model_serializer(mode="wrap")
     def _as_before_limits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a `limit` of 0, so that stages made before there was one count as equal."""
+        """Leave out what is not set, so that stages made before it could be count as equal."""
         values: dict[str, Any] = handler(self)
-        return values if self.limit else {k: v for k, v in values.items() if k != "limit"}
+        return {k: v for k, v in values.items() if v or k not in ("limit", "matching")}
 
 
 class TaskSourceConfig(Section):
@@ -81,6 +94,13 @@ class LexicalConfig(Section):
     batch: int = Field(1024, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     temperature: float = Field(0.05, gt=0)
+    row_bits: Literal[0, 4] = 0  # as sentence.row_bits, of these vectors
+
+    @model_serializer(mode="wrap")
+    def _as_before_bits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `row_bits` of 0, so that stages made before there were any count as equal."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if v or k != "row_bits"}
 
 
 class SentenceConfig(Section):
@@ -96,6 +116,7 @@ class SentenceConfig(Section):
     # distil-16k --variants fp32,safetensors` writes; default: the student of this line
     source: str = ""
     new_pieces: bool = False  # `source` (and those of `mix`) may have others: they change
+    only_rows: Expression = ""  # of all weights the rows of pieces in which it is found learn alone
     # Checkpoints that the student comes from, `source` or others, and their shares in the weights
     # that are kept; the rest is what the last step left
     mix: list[MixedConfig] = []
@@ -123,7 +144,7 @@ class SentenceConfig(Section):
     bare_share: float = Field(0.0, ge=0, le=1)  # share of texts also read without punctuation
     teacher_text_share: float = Field(0.0, ge=0, le=1)  # the student reads the teacher's, too
     max_length: int = Field(256, ge=8)  # pieces
-    projection: Literal["rotation", "linear", "map"] = "rotation"
+    projection: Literal["rotation", "linear", "map", "axes"] = "rotation"
     whitening: float = Field(0.0, ge=0, le=1)  # of the rotated targets' dimensions
     prefixes: list[int] = [64, 128]  # first dimensions that must work alone
     regression: float = Field(1.0, ge=0)

@@ -10,9 +10,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import DistilBertConfig, DistilBertModel
 
-from rubert_lite.errors import ConfigError, InputError
-from train import line_models
-from train.axes import copy_map, nearest_rotation, pooled_vectors
+from rubert_lite.errors import ConfigError
+from train import line_sentence
+from train.axes import nearest_rotation, pooled_vectors
 from train.config import load_config
 from train.folders import Line
 from train.items import Items, find_rotation
@@ -113,45 +113,6 @@ def test_a_map_behind_the_student_ends_in_its_axes(released):
     assert (targets * mapped).sum(1).mean() > (targets * unit(said)).sum(1).mean()
 
 
-def test_a_student_goes_through_the_axes_of_a_former_checkpoint(released):
-    """Sorted once more, its vectors are those that the former axes make of what it says."""
-    chance = np.random.default_rng(5)
-    axes = chance.normal(size=(8, 8)).astype(np.float16)
-    Path("former").mkdir()
-    save_file({"weight": axes}, "former/axes.safetensors")
-    changes = ["sentence.steps=0", "sentence.former_axes=former"]
-    line = Line(load_config(Path("more.toml"), changes))
-    run_line(line, UNTIL_SENTENCE)
-    folder = line.folder("05-sentence")
-    student = load_masked_lm(folder, headless=True)
-    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
-    said = pooled_vectors(student, items, np.arange(len(items)))
-    written = load_file(folder / "axes.safetensors")["weight"].astype(np.float32)
-    through, exported = unit(said @ axes.T.astype(np.float32)), unit(said @ written.T)
-    np.testing.assert_allclose(exported @ exported.T, through @ through.T, atol=1e-2)
-    # What they are is part of what the stage follows from.
-    save_file({"weight": axes * 2}, "former/axes.safetensors")
-    with pytest.raises(ConfigError, match="inputs former_axes"):
-        run_line(line, ["sentence"])
-
-
-def test_former_axes_that_do_not_fit_are_told(tmp_path):
-    with pytest.raises(InputError, match=r"axes\.safetensors: no such file"):
-        copy_map(tmp_path, tmp_path, 8)
-    save_file({"weight": np.zeros((8, 14), np.float16)}, tmp_path / "axes.safetensors")
-    with pytest.raises(InputError, match=r"\[8, 14\], expected \[8, 8\]"):
-        copy_map(tmp_path, tmp_path, 8)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [("sentence.projection=map", "map of its own"), ("sentence.sort_dimensions=false", "sorting")],
-)
-def test_former_axes_have_a_place(released, change, words):
-    with pytest.raises(ConfigError, match=words):
-        load_config(Path("more.toml"), ["sentence.former_axes=former", change])
-
-
 def test_what_cannot_be_mixed_is_told_before_a_step(released):
     for shares, words in {(("a", 0.5), ("b", 0.5)): "1 in all", (("a", 0.0),): "greater"}.items():
         with pytest.raises(ConfigError, match=words):
@@ -206,7 +167,7 @@ def test_states_of_unlike_widths_are_not_compared(released, tmp_path):
     )
     config = load_config(Path("first.toml"), ["distil.hidden=1.0"])
     with pytest.raises(ConfigError, match="the student is 8 wide, its teacher 16"):
-        line_models._comparable_states(Line(config), student, teacher)
+        line_sentence._comparable_states(Line(config), student, teacher)
 
 
 def test_who_learns_on_keeps_to_its_space(released):

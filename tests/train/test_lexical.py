@@ -1,8 +1,11 @@
 """Vectors of pieces: how they are spelled, what they learn, how they are joined to a student."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from export.quantize import dequantize_blocks, quantize_blocks
 from train.lexical import (
     LexicalLearning,
     Said,
@@ -87,6 +90,24 @@ def test_pieces_of_twins_come_to_say_the_same(chance):
     assert (rows == learn_rows(start, twins, None, by=eye, learning=learning, seed=1)).all()
     spans = learn_rows(start, None, twins, by=eye, learning=learning, seed=1)
     assert found_first(spans, twins) > 0.8
+
+
+def test_in_four_bits_they_are_exported_as_they_learnt(chance):
+    twins, eye = twins_of(chance), np.eye(2, dtype=np.float32)
+    start = chance.normal(size=(60, 16)).astype(np.float32)
+    start[:5] = 0
+    learning = LexicalLearning(width=16, steps=150, learning_rate=0.03, share=0.5)
+    few = replace(learning, row_bits=4)
+    whole, rows = (
+        learn_rows(start, twins, None, by=eye, learning=k, seed=1) for k in (learning, few)
+    )
+    assert not rows[:5].any() and not (rows == whole).all()
+    assert found_first(rows, twins) > 0.9
+    written = rows.astype(np.float16).astype(np.float32)  # as a checkpoint keeps them
+    exported = dequantize_blocks(*quantize_blocks(written))
+    np.testing.assert_allclose(exported, rows, atol=2e-3 * np.abs(rows).max())
+    afterwards = dequantize_blocks(*quantize_blocks(whole))
+    assert np.abs(afterwards - whole).max() > 0.02 * np.abs(whole).max()
 
 
 def test_without_pairs_they_stay_as_they_are_spelled(chance):

@@ -49,6 +49,12 @@ def test_rows_are_the_same_from_every_format(tmp_path):
         assert [(r.values["en"], r.values["ru"]) for r in rows] == [r[:2] for r in ROWS]
 
 
+def test_texts_can_be_chosen_by_what_is_in_them(tmp_path):
+    pairs, [report] = read([source(write_tsv(tmp_path / "a.tsv.xz"), matching="^[ДС]")])
+    assert [student for _, student in pairs] == ["До свидания.", "Спасибо."]
+    assert (report.lines, report.filtered, report.kept) == (4, 2, 2)
+
+
 def test_plain_text_gives_both_sides(tmp_path):
     (tmp_path / "a.txt").write_text("Раз, два.\nТри, четыре.\n", encoding="utf-8")
     plain = PairSource("plain", (str(tmp_path / "a.txt"),), "CC0")

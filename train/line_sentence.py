@@ -1,4 +1,4 @@
-"""The stages of the line that train encoders: distil and sentence."""
+"""The stage of the line that teaches a student sentence vectors."""
 
 import json
 import logging
@@ -12,12 +12,11 @@ from tokenizers import Tokenizer
 
 from rubert_lite.errors import ConfigError
 
-from .axes import copy_map, nearest_rotation, write_axes, write_rotation
+from .axes import copy_map, keep_axes, nearest_rotation, write_axes, write_rotation
 from .batches import Texts
-from .checkpoint import has_state, write_checkpoint
-from .config import DistilConfig, StudentConfig
+from .checkpoint import write_checkpoint
+from .config import DistilConfig
 from .corpus import expand
-from .distil import distil
 from .encoders import MAP, ROTATION
 from .folders import Line, fingerprint_source
 from .graded import GradedPairs
@@ -26,68 +25,22 @@ from .labels import LabelledTexts
 from .learnt_axes import AxesLearning
 from .lexical import LexicalLearning
 from .lexical_axes import Lexical
-from .line_start import join_models, load_teacher, piece_counts, start_student, vocabularies
+from .line_start import join_models, load_teacher, piece_counts, vocabularies
 from .line_vectors import open_targets
 from .loop import Schedule
-from .provenance import (
-    add_sentence_stage,
-    provenance,
-    read_training,
-    teacher_names,
-    trained_length,
-)
+from .provenance import add_sentence_stage, read_training, teacher_names, trained_length
 from .recipe import Recipe
 from .report import plot_run
+from .rows import learn_only
 from .sentence import distil_sentences
 from .sentence_config import SentenceConfig
 from .sentence_recipe import Language, Sentences, Sources
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .student import (
-    hidden_size,
-    load_masked_lm,
-    repeat_positions,
-    start_head,
-)
+from .student import hidden_size, load_masked_lm, repeat_positions, start_head
 from .tasks import Task
 from .transfer import change_pieces, mix_weights, shapes
 
 logger = logging.getLogger(__name__)
-
-
-def train_student(line: Line) -> None:
-    """Run the distillation stage (or pretraining, without a teacher)."""
-    c = line.config
-    if c.sentence is not None and c.sentence.source:
-        logger.info("%s: not needed, sentence.source is given", line.folder("04-student"))
-        return
-    stage = Stage(
-        line.folder("04-student"),
-        {"student": c.student.model_dump(), "distil": c.distil.model_dump()},
-        {
-            "shards": fingerprint_stage(line.folder("03-shards")),
-            "teacher": fingerprint_source(line.teacher, c.teacher.revision),
-        },
-        resumable=True,
-        defaults={"student": StudentConfig.defaults(), "distil": DistilConfig.defaults()},
-    )
-
-    def work(out: Path) -> None:
-        folder = line.folder("02-vocabulary")
-        teacher = load_teacher(line)
-        student = start_student(line, teacher, resumed=has_state(out / "state"))
-        result = distil(
-            join_models(line, student, teacher),
-            Texts.open(line.folder("03-shards"), "train"),
-            Texts.open(line.folder("03-shards"), "valid"),
-            recipe=Recipe(**fields_of(c.distil.model_dump(), Recipe)),
-            schedule=Schedule(**fields_of(c.distil.model_dump(), Schedule)),
-            out=out,
-        )
-        write_checkpoint(out, student, folder, provenance=provenance(line, result, student))
-        if c.distil.steps:
-            plot_run(out / "metrics.jsonl", out / "loss.png")
-
-    run_stage(stage, work, force=line.force)
 
 
 def train_sentence(line: Line) -> None:
@@ -139,8 +92,15 @@ def train_sentence(line: Line) -> None:
         if c.source and c.projection == "rotation" and not (out / ROTATION).exists():
             _keep_space(line, source, out, student, items)
 
+        if c.projection == "axes":
+            _copy_axes(c, items, out, hidden_size(student))
+
         kept = [(_learns_on(line, Path(m.checkpoint)), m.share) for m in c.mix]
         _same_shape(student, kept, c)
+        pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+        if c.only_rows:
+            count = learn_only(student, pieces, c.only_rows)
+            logger.info("%d of %d rows learn, and nothing else", count, len(pieces))
 
         result = distil_sentences(
             join_models(line, student, teacher),
@@ -152,9 +112,11 @@ def train_sentence(line: Line) -> None:
             out=out,
             finish=partial(mix_weights, kept=kept) if kept else None,
         )
-        if c.former_axes:
+        if c.former_axes and c.projection != "axes":
             copy_map(Path(c.former_axes), out, hidden_size(student))
-        if c.sort_dimensions:
+        if c.former_axes and not c.sort_dimensions:
+            keep_axes(Path(c.former_axes), out)
+        elif c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items
             result |= write_axes(
@@ -166,26 +128,38 @@ def train_sentence(line: Line) -> None:
                 learning=AxesLearning(**c.axes.model_dump()) if c.axes else None,
                 graded=sources.graded if c.axes and c.axes.grades else None,
                 prefixes=c.prefixes,
-                lexical=_lexical(c, tokenizer),
+                lexical=_lexical(c, pieces),
             )
         training = read_training(source)
         length = trained_length(line, training, source)
         repeat_positions(student, length)
         training["trained_length"] = length
         add_sentence_stage(line, training, result, sources)
-        pieces = line.folder("02-vocabulary") if c.new_pieces else source
-        write_checkpoint(out, student, pieces, provenance=training)
+        tokenizer_at = line.folder("02-vocabulary") if c.new_pieces else source
+        write_checkpoint(out, student, tokenizer_at, provenance=training)
         if c.steps:
             plot_run(out / "metrics.jsonl", out / "loss.png")
 
     run_stage(stage, work, force=line.force)
 
 
-def _lexical(c: SentenceConfig, tokenizer: Tokenizer) -> Lexical | None:
+def _lexical(c: SentenceConfig, pieces: list[str]) -> Lexical | None:
     if c.lexical is None:
         return None
-    pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     return Lexical(LexicalLearning(**c.lexical.model_dump()), pieces)
+
+
+def _copy_axes(c: SentenceConfig, items: Items, out: Path, width: int) -> None:
+    """Take the map behind the student from former axes, for a teacher of the same width."""
+    if items.targets.width != width:
+        raise ConfigError(
+            [
+                f"sentence.projection = 'axes': the teachers' vectors are {items.targets.width}"
+                f" wide, expected {width} as the student's: take the release whose axes they are,"
+                " or another projection"
+            ]
+        )
+    copy_map(Path(c.former_axes), out, width)
 
 
 def _same_shape(

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from rubert_lite.errors import InputError
-from train import line_models, line_start
+from train import line_start, line_student
 from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
@@ -57,7 +57,7 @@ def test_a_student_that_goes_on_is_not_started_anew(tmp_path, monkeypatch):
     stages = ("corpus", "vocabulary", "shards", "distil")
     run_line(both[0], stages)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(line_models, "write_checkpoint", killed)
+        patch.setattr(line_student, "write_checkpoint", killed)
         run_line(both[1], stages)
     monkeypatch.setattr(line_start, "_fill_from_cooccurrence", killed)
     run_line(both[1], stages)

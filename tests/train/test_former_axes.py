@@ -1,0 +1,137 @@
+"""A sentence stage behind the axes of a former checkpoint, in which rows alone may learn."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from rubert_lite.errors import ConfigError, InputError
+from train.axes import copy_map, pooled_vectors
+from train.config import load_config
+from train.folders import Line
+from train.items import Items
+from train.learnt_axes import unit
+from train.line import run_line
+from train.line_vectors import open_targets
+from train.student import encoder, load_masked_lm
+
+from .toy_released import UNTIL_SENTENCE
+
+ROWS = [
+    "sentence.former_axes=former",
+    "sentence.projection=axes",
+    "sentence.sort_dimensions=false",
+    "sentence.only_rows=[а-н]",
+    "sentence.weight_decay=0.0",
+    "sentence.bag=0.0",
+    "sentence.language=0.0",
+    "sentence.steps=40",
+    "sentence.learning_rate=0.05",
+]
+
+
+def former_axes():
+    """Write a folder `former` with axes alone."""
+    axes = np.random.default_rng(5).normal(size=(8, 8)).astype(np.float16)
+    Path("former").mkdir()
+    save_file({"weight": axes}, "former/axes.safetensors")
+    return axes
+
+
+def test_a_student_goes_through_the_axes_of_a_former_checkpoint(released):
+    """Sorted once more, its vectors are those that the former axes make of what it says."""
+    axes = former_axes()
+    changes = ["sentence.steps=0", "sentence.former_axes=former"]
+    line = Line(load_config(Path("more.toml"), changes))
+    run_line(line, UNTIL_SENTENCE)
+    folder = line.folder("05-sentence")
+    student = load_masked_lm(folder, headless=True)
+    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
+    said = pooled_vectors(student, items, np.arange(len(items)))
+    written = load_file(folder / "axes.safetensors")["weight"].astype(np.float32)
+    through, exported = unit(said @ axes.T.astype(np.float32)), unit(said @ written.T)
+    np.testing.assert_allclose(exported @ exported.T, through @ through.T, atol=1e-2)
+    # What they are is part of what the stage follows from.
+    save_file({"weight": axes * 2}, "former/axes.safetensors")
+    with pytest.raises(ConfigError, match="inputs former_axes"):
+        run_line(line, ["sentence"])
+
+
+def test_former_axes_that_do_not_fit_are_told(tmp_path):
+    with pytest.raises(InputError, match=r"axes\.safetensors: no such file"):
+        copy_map(tmp_path, tmp_path, 8)
+    save_file({"weight": np.zeros((8, 14), np.float16)}, tmp_path / "axes.safetensors")
+    with pytest.raises(InputError, match=r"\[8, 14\], expected \[8, 8\]"):
+        copy_map(tmp_path, tmp_path, 8)
+
+
+def test_former_axes_have_a_place(released):
+    with pytest.raises(ConfigError, match="map of its own"):
+        load_config(Path("more.toml"), ["sentence.former_axes=former", "sentence.projection=map"])
+    with pytest.raises(ConfigError, match="axes': those of sentence.former_axes"):
+        load_config(Path("more.toml"), ["sentence.projection=axes"])
+
+
+def test_rows_alone_learn_behind_axes_that_stay(released):
+    axes = former_axes()
+    line = Line(load_config(Path("more.toml"), ROWS))
+    run_line(line, UNTIL_SENTENCE)
+    folder = line.folder("05-sentence")
+    before, after = (
+        encoder(load_masked_lm(f, headless=True)).state_dict() for f in (released, folder)
+    )
+    rows = "embeddings.word_embeddings.weight"
+    assert all(torch.equal(before[name], after[name]) for name in before if name != rows)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pieces = [tokenizer.id_to_token(i) for i in range(len(before[rows]))]
+    moved = (before[rows] != after[rows]).any(1).tolist()
+    matching = [re.search("[а-н]", piece) is not None for piece in pieces]
+    assert sum(moved) > 5 and not any(m and not may for m, may in zip(moved, matching, strict=True))
+    assert (load_file(folder / "axes.safetensors")["weight"] == axes).all()
+    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
+    indices = np.arange(len(items))
+    wanted = unit(items.targets.vectors(items.pairs).astype(np.float32))
+    near = []
+    for checkpoint in (released, folder):
+        said = pooled_vectors(load_masked_lm(checkpoint, headless=True), items, indices)
+        near.append((unit(said @ axes.T.astype(np.float32)) * wanted).sum(1).mean())
+    assert near[1] > near[0] + 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("sentence.weight_decay=0.01", "weight_decay = 0"),
+        ("sentence.optimizer=muon", "muon"),
+        ("sentence.only_rows=[a-", "no regular expression"),
+    ],
+)
+def test_what_would_move_other_weights_is_refused(released, change, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(Path("more.toml"), [*ROWS, change])
+
+
+def test_a_map_would_learn_beside_rows(released):
+    rows = ["sentence.only_rows=[a-z]", "sentence.weight_decay=0.0", "sentence.projection=map"]
+    with pytest.raises(ConfigError, match="would learn, too"):
+        load_config(Path("more.toml"), rows)
+
+
+def test_rows_that_are_none_or_all_are_told(released):
+    former_axes()
+    for pattern in ("[0-9]{9}", ""):
+        change = f"sentence.only_rows=({pattern})"
+        line = Line(load_config(Path("more.toml"), [*ROWS, change, "run=runs/other"]))
+        with pytest.raises(ConfigError, match=r"only_rows = .* matches \d+ of 60 pieces"):
+            run_line(line, UNTIL_SENTENCE)
+
+
+def test_teachers_of_another_width_need_another_projection(released):
+    former_axes()
+    changes = [*ROWS, 'sentence.teacher_beside=["words.txt"]']
+    with pytest.raises(ConfigError, match="16 wide, expected 8"):
+        run_line(Line(load_config(Path("more.toml"), changes)), UNTIL_SENTENCE)
