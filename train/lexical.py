@@ -146,9 +146,9 @@ def learn_rows(
     def shown(table: Tensor) -> Tensor:
         return round_through(table * kept) if learning.row_bits else table * kept
 
-    def read(said: Said, chosen: NDArray[np.int64]) -> Tensor:
+    def read(said: Said, chosen: NDArray[np.int64], table: Tensor) -> Tensor:
         own = torch.from_numpy((said.vectors[chosen] @ by).astype(np.float32))
-        parts = own, F.normalize(_bag_sums(shown(rows), said.bags[chosen]), dim=1)
+        parts = own, F.normalize(_bag_sums(table, said.bags[chosen]), dim=1)
         return torch.cat([p * float(w) for p, w in zip(parts, weights, strict=True)], dim=1)
 
     steps = learning.steps if kinds else 0
@@ -158,9 +158,10 @@ def learn_rows(
         one, other = kinds[chance.choice(len(kinds), p=chances)]
         chosen = chance.choice(len(one), min(len(one), learning.batch), replace=False)
         optimizer.zero_grad()
+        table = shown(rows)
         loss = ranking(
-            read(one, chosen),
-            read(other, chosen),
+            read(one, chosen, table),
+            read(other, chosen, table),
             torch.arange(len(chosen)),
             temperature=learning.temperature,
         )
