@@ -174,6 +174,8 @@ def _sentence(config: LineConfig) -> list[str]:
         problems.append(
             "sentence.projection = 'axes': those of sentence.former_axes: none are given"
         )
+    if sentence.former_axes and sentence.projection != "axes" and not sentence.sort_dimensions:
+        problems.append("sentence.former_axes: they are part of the sorting: set sort_dimensions")
     if sentence.only_rows:
         problems += _rows_alone(sentence)
     if sentence.former_axes and sentence.projection == "map":

@@ -114,7 +114,7 @@ def train_sentence(line: Line) -> None:
         )
         if c.former_axes and c.projection != "axes":
             copy_map(Path(c.former_axes), out, hidden_size(student))
-        if c.former_axes and not c.sort_dimensions:
+        if c.projection == "axes" and not c.sort_dimensions:
             keep_axes(Path(c.former_axes), out)
         elif c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.

@@ -84,4 +84,6 @@ def learn_only(model: nn.Module, pieces: Sequence[str], pattern: str) -> int:
 
 
 def _table(model: nn.Module) -> nn.Embedding:
-    return encoder(model).embeddings.word_embeddings  # type: ignore[union-attr,return-value]  # of every BERT
+    found: Any = encoder(model)  # of every BERT
+    table: nn.Embedding = found.embeddings.word_embeddings
+    return table

@@ -72,6 +72,9 @@ def test_former_axes_that_do_not_fit_are_told(tmp_path):
 def test_former_axes_have_a_place(released):
     with pytest.raises(ConfigError, match="map of its own"):
         load_config(Path("more.toml"), ["sentence.former_axes=former", "sentence.projection=map"])
+    with pytest.raises(ConfigError, match="sorting"):
+        changes = ["sentence.former_axes=former", "sentence.sort_dimensions=false"]
+        load_config(Path("more.toml"), changes)
     with pytest.raises(ConfigError, match="axes': those of sentence.former_axes"):
         load_config(Path("more.toml"), ["sentence.projection=axes"])
 
