@@ -14,7 +14,7 @@ from rubert_lite.errors import ConfigError
 from .contradictions import contradictions
 from .precision import Precision
 from .section import Section, load_section
-from .sentence_config import SentenceConfig
+from .sentence_config import Expression, SentenceConfig
 
 
 class SourceConfig(Section):
@@ -54,14 +54,16 @@ class TeacherConfig(Section):
 class VocabularyConfig(Section):
     """The student's vocabulary."""
 
-    # join: the pieces of `tokenizer` and those trained on the pairs' other side, pruned together
-    method: Literal["full", "prune", "join", "train", "map"] = "prune"
+    # join: the pieces of `tokenizer` and those trained on the pairs' other side, pruned together;
+    # extend: all pieces of `tokenizer`, with their ids, and the most frequent of the others
+    method: Literal["full", "prune", "join", "extend", "train", "map"] = "prune"
     size: int = Field(16384, ge=16)  # pieces; ignored by `full`
     tokenizer: str = ""  # folder with tokenizer.json or vocab.txt; default: the teacher's
     min_char_count: int = Field(2, ge=1)  # rarer characters leave the alphabet
     lowercase: bool = False  # of `train` alone: case is dropped, pieces go further
     # Share of the pairs of [sentence] whose teacher's side is text, too: pieces of that language
     pairs: float = Field(0.0, ge=0, le=1)
+    new_matching: Expression = ""  # of `extend`: must be found in a piece that is added
     report_sizes: list[int] = []  # further sizes in the coverage report
 
 

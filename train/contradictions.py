@@ -140,8 +140,13 @@ def _vocabulary(config: LineConfig) -> list[str]:
         problems.append(
             "vocabulary.pairs with method = 'full': all pieces stay, there is no choice"
         )
-    if config.vocabulary.method == "join" and not config.vocabulary.pairs:
-        problems.append("vocabulary.method = 'join' needs vocabulary.pairs above 0: their pieces")
+    if config.vocabulary.method in ("join", "extend") and not config.vocabulary.pairs:
+        problems.append(
+            f"vocabulary.method = {config.vocabulary.method!r} needs vocabulary.pairs above 0:"
+            " their pieces"
+        )
+    if config.vocabulary.new_matching and config.vocabulary.method != "extend":
+        problems.append("vocabulary.new_matching chooses what is added: set method = 'extend'")
     if config.vocabulary.pairs and not config.sentence:
         problems.append(
             "vocabulary.pairs reads the pairs of [sentence], and there is no such section"

@@ -19,6 +19,7 @@ from .config import DistilConfig
 from .corpus import expand
 from .encoders import MAP, ROTATION
 from .folders import Line, fingerprint_source
+from .former import FormerAxes, open_former
 from .graded import GradedPairs
 from .items import Items
 from .labels import LabelledTexts
@@ -92,14 +93,13 @@ def train_sentence(line: Line) -> None:
         if c.source and c.projection == "rotation" and not (out / ROTATION).exists():
             _keep_space(line, source, out, student, items)
 
-        if c.projection == "axes":
-            _copy_axes(c, items, out, hidden_size(student))
-
+        former = _former_axes(line, items, out, hidden_size(student))
         kept = [(_learns_on(line, Path(m.checkpoint)), m.share) for m in c.mix]
         _same_shape(student, kept, c)
         pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
         if c.only_rows:
-            count = learn_only(student, pieces, c.only_rows)
+            beside = None if former is None else former.pieces
+            count = learn_only(student, beside, pieces, c.only_rows)
             logger.info("%d of %d rows learn, and nothing else", count, len(pieces))
 
         result = distil_sentences(
@@ -110,12 +110,12 @@ def train_sentence(line: Line) -> None:
             sentences=Sentences(**fields_of(values, Sentences)),
             schedule=Schedule(**fields_of(values, Schedule)),
             out=out,
+            former=former,
             finish=partial(mix_weights, kept=kept) if kept else None,
         )
-        if c.former_axes and c.projection != "axes":
-            copy_map(Path(c.former_axes), out, hidden_size(student))
-        if c.projection == "axes" and not c.sort_dimensions:
+        if former is not None and not c.sort_dimensions:
             keep_axes(Path(c.former_axes), out)
+            former.write(out)
         elif c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items
@@ -149,8 +149,17 @@ def _lexical(c: SentenceConfig, pieces: list[str]) -> Lexical | None:
     return Lexical(LexicalLearning(**c.lexical.model_dump()), pieces)
 
 
-def _copy_axes(c: SentenceConfig, items: Items, out: Path, width: int) -> None:
-    """Take the map behind the student from former axes, for a teacher of the same width."""
+def _former_axes(line: Line, items: Items, out: Path, width: int) -> FormerAxes | None:
+    """Open the axes that the student is to learn behind, if any, for a teacher of the same width.
+
+    Where dimensions are sorted at the end, former axes go before those.
+    """
+    c = line.config.sentence
+    assert c is not None
+    if c.former_axes and c.sort_dimensions:
+        copy_map(Path(c.former_axes), out, width)
+    if c.projection != "axes":
+        return None
     if items.targets.width != width:
         raise ConfigError(
             [
@@ -159,7 +168,8 @@ def _copy_axes(c: SentenceConfig, items: Items, out: Path, width: int) -> None:
                 " or another projection"
             ]
         )
-    copy_map(Path(c.former_axes), out, width)
+    own = json.loads((line.folder("05-items") / "tokenizer.json").read_text(encoding="utf-8"))
+    return open_former(Path(c.former_axes), own, width)
 
 
 def _same_shape(

@@ -18,6 +18,7 @@ from .tokenizer import read_tokenizer
 from .vocabulary import (
     corpus_texts,
     count_pieces,
+    extend,
     join,
     lowercased,
     map_dropped,
@@ -72,7 +73,9 @@ def vocabulary(line: Line) -> None:
     if pairs:
         settings |= {"read": pairs.model_dump(include={"sources", "max_chars"})}
         inputs["sentence.exclude"] = fingerprint_files(held_out)
-    stage = Stage(line.folder("02-vocabulary"), settings, inputs, defaults={"pairs": 0.0})
+    stage = Stage(
+        line.folder("02-vocabulary"), settings, inputs, defaults={"pairs": 0.0, "new_matching": ""}
+    )
 
     def work(out: Path) -> None:
         base = (
@@ -87,11 +90,12 @@ def vocabulary(line: Line) -> None:
             yield from foreign
 
         whole = base
-        if v.method == "join":
+        if v.method in ("join", "extend"):
             seen = Counter("".join(foreign))
             more = train_wordpiece(base, foreign, seen, v.size, min_char_count=v.min_char_count)
             whole = join(base, more)
-        counts, chars = count_pieces(whole, texts())
+        read = foreign if v.method == "extend" else texts()
+        counts, chars = count_pieces(whole, read)
         sizes = [*v.report_sizes, v.size] if v.method in ("prune", "join") else []
         pruned = {
             size: prune(whole, counts, size, min_char_count=v.min_char_count) for size in sizes
@@ -99,6 +103,9 @@ def vocabulary(line: Line) -> None:
         known = base["model"]["vocab"]
         if pruned:
             spec = pruned[v.size][0]
+            kept = [known.get(p, -1) for p in pieces_by_id(spec)]
+        elif v.method == "extend":
+            spec = extend(base, whole, counts, v.size, matching=v.new_matching)
             kept = [known.get(p, -1) for p in pieces_by_id(spec)]
         elif v.method == "map":
             teacher = load_masked_lm(line.teacher, revision=revision or None)

@@ -42,12 +42,11 @@ def round_through(rows: Tensor) -> Tensor:
 
 
 @contextmanager
-def four_bit_rows(model: nn.Module) -> Iterator[None]:
-    """Let a model read its rows in 4 bits inside, and leave them so after it.
+def four_bit_rows(table: nn.Embedding) -> Iterator[None]:
+    """Let a table be read in 4 bits inside, and leave it so after it.
 
     Inside, the weights keep all their digits: an optimizer's steps are smaller than a level.
     """
-    table = _table(model)
 
     def read(module: nn.Module, given: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         return round_through(rows)
@@ -61,11 +60,14 @@ def four_bit_rows(model: nn.Module) -> Iterator[None]:
         table.weight.copy_(rounded(table.weight))
 
 
-def learn_only(model: nn.Module, pieces: Sequence[str], pattern: str) -> int:
+def learn_only(
+    model: nn.Module, beside: nn.Embedding | None, pieces: Sequence[str], pattern: str
+) -> int:
     """Freeze a model but for the rows of the pieces in which `pattern` is found; return how many.
 
-    What has none of these pieces gets the vectors that it got before. An optimizer must not decay
-    the weights: it would move the other rows, too. Raises ConfigError if no piece matches, or all.
+    So of the vectors of pieces `beside` it, if there are any. What has none of these pieces gets
+    the vectors that it got before. An optimizer must not decay the weights: it would move the other
+    rows, too. Raises ConfigError if no piece matches, or all.
     """
     learns = torch.tensor([re.search(pattern, piece) is not None for piece in pieces])
     if not learns.any() or learns.all():
@@ -77,13 +79,21 @@ def learn_only(model: nn.Module, pieces: Sequence[str], pattern: str) -> int:
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    rows: Any = _table(model).weight
-    rows.requires_grad_(True)
-    rows.register_hook(lambda gradient: gradient * learns.to(gradient)[:, None])
+    for table in (row_table(model), beside):
+        if table is not None:
+            rows_that_learn(table, learns)
     return int(learns.sum())
 
 
-def _table(model: nn.Module) -> nn.Embedding:
-    found: Any = encoder(model)  # of every BERT
+def rows_that_learn(table: nn.Embedding, learns: Tensor) -> None:
+    """Let those rows of a table learn for which `learns` [V] holds, and no others."""
+    rows: Any = table.weight
+    rows.requires_grad_(True)
+    rows.register_hook(lambda gradient: gradient * learns.to(gradient)[:, None])
+
+
+def row_table(model: nn.Module) -> nn.Embedding:
+    """Return the rows of a BERT's pieces."""
+    found: Any = encoder(model)
     table: nn.Embedding = found.embeddings.word_embeddings
     return table

@@ -1,7 +1,7 @@
 """Distil the vectors of a sentence encoder into a student, in one language or across two."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from rubert_lite.errors import ConfigError
 
-from .axes import fit_map, fixed_map, write_map, write_rotation
+from .axes import fit_map, write_map, write_rotation
 from .bag import Bag
 from .batches import Batch, Texts, plan
 from .encoders import ROTATION
+from .former import FormerAxes
 from .graded import GradedBatch, graded_loss
 from .hidden import hidden_cosine
 from .items import Items, SentenceBatch, find_rotation
@@ -27,14 +28,12 @@ from .masking import hide_pieces
 from .objective import batch_losses, total
 from .recipe import Heads, Pair
 from .resident import ResidentItems, ResidentTexts, items_on, texts_on
-from .rows import four_bit_rows
+from .rows import four_bit_rows, row_table
 from .sentence_losses import ranking, similarity_kl
 from .sentence_recipe import Sentences, Sources
 from .sentence_validate import comparable, validate_sentences
 from .student import hidden_size, mean_pooled
 from .validate import validate
-
-Rows = Callable[[nn.Module], AbstractContextManager[object]]
 
 
 class _Step(NamedTuple):
@@ -53,10 +52,12 @@ def distil_sentences(
     sentences: Sentences,
     schedule: Schedule,
     out: Path,
+    former: FormerAxes | None = None,
     finish: Callable[[nn.Module], None] | None = None,
 ) -> dict[str, float]:
     """Train `pair.student` in place; return the last validation. See `run_job` for the files.
 
+    With the projection "axes" it is read through `former`, whose vectors of pieces learn along.
     `finish` changes the student after the last step; then it is judged once more.
 
     `pair.teacher`, if any, is the masked language model of the language losses: the sentence
@@ -81,7 +82,9 @@ def distil_sentences(
         projector = nn.Linear(width, items.targets.width, bias=False).to(device)
         modules["projector"] = projector
     elif sentences.projection == "axes":
-        behind = fixed_map(out, width).to(device)
+        assert former is not None, "line_sentence.py opens them"
+        if (table := former.to(device).pieces) is not None:
+            modules["pieces"] = table
     else:
         rotation = torch.from_numpy(_rotation(items, width, sentences, schedule.seed, out)).to(
             device
@@ -92,6 +95,8 @@ def distil_sentences(
 
     def said(ids: Tensor, mask: Tensor) -> Tensor:
         pooled = mean_pooled(pair.student, ids, mask)
+        if former is not None:
+            pooled = former(pooled, ids, mask)
         return pooled if behind is None else behind(pooled)
 
     bag = None
@@ -152,8 +157,10 @@ def distil_sentences(
         return Losses(parts, value, pieces)
 
     def judge() -> dict[str, float]:
-        ends = projector, rotation, behind
-        scores = validate_sentences(pair.student, valid, *ends, sentences=sentences)
+        pair.student.eval()
+        scores = validate_sentences(
+            said, valid, projector, rotation, device=device, sentences=sentences
+        )
         if language is not None and language.valid is not None:
             scores |= validate(language.valid, pair)
         return scores
@@ -171,15 +178,22 @@ def distil_sentences(
         judge if len(valid) else None,
     )
 
-    rows: Rows = four_bit_rows if sentences.row_bits else nullcontext
-    with rows(pair.student):
+    def rows() -> ExitStack:
+        stack = ExitStack()
+        if sentences.row_bits:
+            stack.enter_context(four_bit_rows(row_table(pair.student)))
+            if former is not None and former.pieces is not None:
+                stack.enter_context(four_bit_rows(former.pieces))
+        return stack
+
+    with rows():
         found = run_job(job, accelerator, schedule=schedule, out=out)
     if finish is not None:
         finish(pair.student)
         fit()
-        with rows(pair.student):
+        with rows():
             found |= judge() if len(valid) else {}
-    if behind is not None and "map" in modules:
+    if behind is not None:
         write_map(behind, out)
     return found
 

@@ -24,7 +24,8 @@ class Sentences:
     # trained map takes it to the teacher's width (LEAF, arXiv 2509.12539), thrown away; map: a
     # map [D, D] that begins as the regression of the targets on what the student says learns along
     # and stays, in the axes that export turns vectors by; axes: those of another checkpoint
-    # (out/map.npy, [D, D]) take it to a teacher of its own width, and stay as they are.
+    # (FormerAxes) take it to a teacher of its own width, and stay as they are; its vectors of
+    # pieces, if it has any, learn along.
     projection: Literal["rotation", "linear", "map", "axes"] = "rotation"
     # Of the rotated targets' dimensions, see principal_rotation: evened a little, what few texts
     # share (names, rare words) weighs more beside what kind of text it is.

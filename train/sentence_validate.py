@@ -1,6 +1,6 @@
 """How near a student's vectors are to the held-out vectors of its sentence teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from .batches import plan_epoch
 from .items import Items
 from .sentence_recipe import Sentences
-from .student import mean_pooled
 
 _VALID_TOKENS = 8192
 
@@ -25,26 +24,24 @@ def comparable(
 
 @torch.no_grad()
 def validate_sentences(
-    student: nn.Module,
+    said: Callable[[Tensor, Tensor], Tensor],
     valid: Items,
     projector: nn.Linear | None,
     rotation: Tensor | None,
-    behind: nn.Module | None = None,
     *,
+    device: torch.device,
     sentences: Sentences,
 ) -> dict[str, float]:
     """Measure held-out pairs: mean cosine with the target, and recall@1 of it among all targets.
 
+    `said` reads pieces and their mask, both [B, N], on `device`, and returns vectors [B, D].
     cosine, recall: whole vectors; cosine_64 and so on: their first dimensions alone.
     """
-    student.eval()
-    device = next(student.parameters()).device
     batches = plan_epoch(valid.lengths, tokens=_VALID_TOKENS, seed=0, epoch=0)
     pooled, targets = [], []
     for indices in batches:
         batch = valid.batch(indices).to(device).rotated(rotation)
-        vectors = mean_pooled(student, batch.ids, batch.mask).float()
-        pooled.append(vectors if behind is None else behind(vectors))
+        pooled.append(said(batch.ids, batch.mask).float())
         targets.append(batch.targets)
     vectors, wanted = torch.cat(pooled), torch.cat(targets)
     scores: dict[str, float] = {}

@@ -7,6 +7,7 @@ words.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -115,6 +116,29 @@ def join(spec: Spec, more: Spec) -> Spec:
     new = [piece for piece in pieces_by_id(more) if piece not in known]
     vocab = dict(known) | {piece: id_ for id_, piece in enumerate(new, len(pieces_by_id(spec)))}
     return dict(spec) | {"model": dict(spec["model"]) | {"vocab": vocab}}
+
+
+def extend(spec: Spec, whole: Spec, counts: Ints, size: int, *, matching: str = "") -> Spec:
+    """Return the tokenizer `spec` of `size` pieces with the most frequent others of `whole`.
+
+    `join` gave `whole`; `counts` [whole] are those of its pieces. Former pieces keep their ids, and
+    a text in which no new one stands its pieces. Raises InputError when `size` is not above that of
+    `spec`, or too few pieces are new and match the pattern.
+    """
+    pieces, known = pieces_by_id(whole), len(pieces_by_id(spec))
+    if size <= known:
+        raise InputError(
+            f"vocabulary size {size}: the tokenizer has {known} pieces, which method = 'extend'"
+            " keeps: choose more"
+        )
+    order = known + np.argsort(-counts[known:], kind="stable")
+    new = [int(i) for i in order if counts[i] and re.search(matching, pieces[i])]
+    if len(new) < size - known:
+        raise InputError(
+            f"vocabulary size {size}: {known} pieces are there, of the pairs' other side {len(new)}"
+            " are new and match: choose less, or give more pairs"
+        )
+    return prune_tokenizer(whole, [*range(known), *sorted(new[: size - known])])
 
 
 def lowercased(spec: Spec) -> Spec:

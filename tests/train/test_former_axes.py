@@ -1,6 +1,8 @@
 """A sentence stage behind the axes of a former checkpoint, in which rows alone may learn."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,20 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from rubert_lite.errors import ConfigError, InputError
-from train.axes import copy_map, pooled_vectors
+from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by_id
+from train.axes import copy_map
 from train.config import load_config
 from train.folders import Line
+from train.former import open_former
 from train.items import Items
 from train.learnt_axes import unit
+from train.lexical import bags_of, sums
 from train.line import run_line
 from train.line_vectors import open_targets
+from train.pooled import piece_lists, pooled_vectors
+from train.rows import rounded
 from train.student import encoder, load_masked_lm
+from train.tokenizer import open_tokenizer
 
 from .toy_released import UNTIL_SENTENCE
 
@@ -40,6 +48,82 @@ def former_axes():
     Path("former").mkdir()
     save_file({"weight": axes}, "former/axes.safetensors")
     return axes
+
+
+def former_with_pieces(released):
+    """Write a folder `former` with axes that join vectors of the released pieces."""
+    chance = np.random.default_rng(5)
+    tokenizer = json.loads((released / "tokenizer.json").read_text(encoding="utf-8"))
+    pieces = pieces_by_id(tokenizer)
+    rows = chance.normal(size=(len(pieces), 6)).astype(np.float32)
+    rows[[pieces.index(piece) for piece in SPECIAL_PIECES]] = 0
+    Path("former").mkdir()
+    shutil.copyfile(released / "tokenizer.json", "former/tokenizer.json")
+    axes = chance.normal(size=(8, 14)).astype(np.float16)
+    save_file({"weight": axes}, "former/axes.safetensors")
+    save_file({"weight": rows}, "former/lexical.safetensors")
+    return axes, rows, pieces, tokenizer
+
+
+def test_vectors_of_pieces_are_carried_over_to_new_ones(released):
+    axes, rows, pieces, tokenizer = former_with_pieces(released)
+    own = bert_tokenizer_spec([*SPECIAL_PIECES, *reversed(pieces[9:]), "ё", "домсад"])
+    former = open_former(Path("former"), own, 8)
+    found = former.pieces.weight.detach().numpy()
+    known = {piece: row for piece, row in zip(pieces, rows, strict=True)}
+    for piece, row in zip(pieces_by_id(own), found, strict=True):
+        if piece in known:
+            assert (row == known[piece]).all(), piece
+    parts = [
+        tokenizer["model"]["vocab"][p] for p in open_tokenizer(tokenizer).encode("домсад").tokens
+    ]
+    np.testing.assert_allclose(found[-1], rows[parts].sum(0), atol=1e-6)
+    assert not found[pieces_by_id(own).index("[SEP]")].any()
+    # Padding is not read, and vectors are joined as export joins them.
+    ids, mask = torch.tensor([[9, 20, 0]]), torch.tensor([[True, True, False]])
+    pooled = torch.randn(1, 8)
+    joined = np.concatenate([unit(pooled.numpy()), unit(found[[9, 20]].sum(0)[None])], axis=1)
+    said = former(pooled, ids, mask).detach().numpy()
+    np.testing.assert_allclose(said, joined @ axes.T.astype(np.float32), atol=1e-5)
+
+
+def test_vectors_of_pieces_that_do_not_fit_are_told(released):
+    *_, tokenizer = former_with_pieces(released)
+    with pytest.raises(InputError, match=r"\[8, 14\], expected \[4, 10\]"):
+        open_former(Path("former"), tokenizer, 4)
+    save_file({"weight": np.zeros((7, 6), np.float32)}, "former/lexical.safetensors")
+    with pytest.raises(InputError, match="7 vectors, expected one for each of the 60"):
+        open_former(Path("former"), tokenizer, 8)
+    # Before anything is trained.
+    with pytest.raises(InputError, match="without vectors of pieces"):
+        changes = ["sentence.former_axes=former"]
+        run_line(Line(load_config(Path("more.toml"), changes)), UNTIL_SENTENCE)
+    assert not Path("runs/more/05-sentence/state").exists()
+
+
+def test_rows_of_both_tables_learn_behind_axes_that_stay(released):
+    axes, rows, pieces, _ = former_with_pieces(released)
+    line = Line(load_config(Path("more.toml"), [*ROWS, "sentence.row_bits=4"]))
+    run_line(line, UNTIL_SENTENCE)
+    folder = line.folder("05-sentence")
+    found = load_file(folder / "lexical.safetensors")["weight"].astype(np.float32)
+    assert (load_file(folder / "axes.safetensors")["weight"] == axes).all()
+    learnt = np.array([re.search("[а-н]", piece) is not None for piece in pieces])
+    start = rounded(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(found[~learnt], start[~learnt], rtol=1e-3)
+    np.testing.assert_allclose(found, rounded(torch.from_numpy(found)).numpy(), rtol=1e-3)
+    moved = np.abs(found - start).max(1) > 0.01
+    assert moved.sum() > 5 and not moved[~learnt].any()
+    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
+    indices = np.arange(len(items))
+    wanted = unit(items.targets.vectors(items.pairs).astype(np.float32))
+    bags = bags_of(piece_lists(items, indices), len(pieces))
+    near = []
+    for checkpoint, table in ((released, rows), (released, found), (folder, found)):
+        said = pooled_vectors(load_masked_lm(checkpoint, headless=True), items, indices)
+        both = np.concatenate([said, sums(table, bags)], axis=1) @ axes.T.astype(np.float32)
+        near.append((unit(both) * wanted).sum(1).mean())
+    assert near[2] > near[0] + 0.05 and near[1] != near[2]  # both tables have a part
 
 
 def test_a_student_goes_through_the_axes_of_a_former_checkpoint(released):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from export.quantize import dequantize_blocks, quantize_blocks
-from train.rows import four_bit_rows, rounded
+from train.rows import four_bit_rows, rounded, row_table
 from train.student import Shape, build, encoder, encoder_states
 
 
@@ -32,7 +32,7 @@ def test_gradients_pass_the_rounding_and_the_end_is_rounded():
     before = table.detach().clone()
     ids, mask = torch.tensor([[2, 5, 6, 3]]), torch.ones(1, 4, dtype=torch.bool)
     plain = encoder_states(student, ids, mask)[0]
-    with four_bit_rows(student):
+    with four_bit_rows(row_table(student)):
         read = encoder_states(student, ids, mask)[0]
         read.square().sum().backward()
         assert torch.equal(table, before)
@@ -45,7 +45,7 @@ def test_gradients_pass_the_rounding_and_the_end_is_rounded():
 def test_a_failure_leaves_the_weights_alone():
     student = tiny()
     before = encoder(student).embeddings.word_embeddings.weight.detach().clone()
-    with pytest.raises(KeyError), four_bit_rows(student):
+    with pytest.raises(KeyError), four_bit_rows(row_table(student)):
         raise KeyError
     assert torch.equal(encoder(student).embeddings.word_embeddings.weight, before)
     assert not encoder(student).embeddings.word_embeddings._forward_hooks

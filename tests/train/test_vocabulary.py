@@ -17,6 +17,7 @@ from train.tokenizer import open_tokenizer, read_tokenizer
 from train.vocabulary import (
     choose_kept,
     count_pieces,
+    extend,
     join,
     lowercased,
     map_dropped,
@@ -90,6 +91,21 @@ def test_joined_pieces_keep_their_ids_and_new_ones_follow():
     known = pieces_by_id(SPEC)
     assert joined[: len(known)] == known
     assert joined[len(known) :] == [p for p in ("s", "##s", "snow", "чай") if p not in known]
+
+
+def test_added_pieces_are_the_most_frequent_that_match():
+    known = pieces_by_id(SPEC)
+    whole = join(SPEC, bert_tokenizer_spec([*SPECIAL_PIECES, "s", "snow", "##ow", "чай", "rare"]))
+    seen = dict.fromkeys(("чай", "s", "snow", "##ow"), 9) | {"##ow": 3, "привет": 50}
+    counts = np.array([seen.get(piece, 0) for piece in pieces_by_id(whole)])
+    found = extend(SPEC, whole, counts, len(known) + 2, matching="[a-z]")
+    assert pieces_by_id(found) == [*known, "s", "snow"]
+    text = "снег домами, мир"
+    assert open_tokenizer(found).encode(text).ids == open_tokenizer(SPEC).encode(text).ids
+    with pytest.raises(InputError, match="other side 3 are new and match"):  # rare stands nowhere
+        extend(SPEC, whole, counts, len(known) + 4, matching="[a-z]")
+    with pytest.raises(InputError, match=f"the tokenizer has {len(known)} pieces"):
+        extend(SPEC, whole, counts, len(known))
 
 
 def test_a_lower_case_vocabulary_drops_case_and_keeps_its_accents(counted):
@@ -211,8 +227,14 @@ def test_the_teachers_side_of_pairs_gives_pieces_too(tmp_path, monkeypatch):
     join_one = ["vocabulary.method=join", "vocabulary.tokenizer=one/02-vocabulary"]
     joined = vocabulary(*join_one, "vocabulary.size=75", "run=joined")
     assert {"snow", "the", "снег", "чай"} <= joined and len(joined) == 75
-    with pytest.raises(ConfigError, match="needs vocabulary.pairs"):
-        load_config(path, ["vocabulary.method=join", "vocabulary.pairs=0"])
+    add_one = ["vocabulary.method=extend", join_one[1], f"vocabulary.size={len(one) + 3}"]
+    added = vocabulary(*add_one, "vocabulary.new_matching=[a-z]{2}", "run=added")
+    assert added == one | {"snow", "the", "of"}
+    for method in ("join", "extend"):
+        with pytest.raises(ConfigError, match="needs vocabulary.pairs"):
+            load_config(path, [f"vocabulary.method={method}", "vocabulary.pairs=0"])
+    with pytest.raises(ConfigError, match="new_matching chooses"):
+        load_config(path, ["vocabulary.new_matching=[a-z]"])
     # What is drawn of the pairs is part of what the stage follows from.
     with pytest.raises(ConfigError, match="settings read"):
         vocabulary("sentence.max_chars=400")
