@@ -102,7 +102,7 @@ def finish_outputs(
     unit = _unit(graph, pooled)
     graph.rename(pooled, "pooled")
     graph.rename(unit, "sentence_embedding")
-    width = weights.hidden_size
+    width = weights.width
     outputs: dict[str, Shape] = {
         "pooled": ["batch", width],
         "sentence_embedding": ["batch", width],

@@ -119,7 +119,7 @@ def export(
                 if (checkpoint / file).is_file():
                     shutil.copyfile(checkpoint / file, folder / file)
         if {"portable", "safetensors"} & set(variants):
-            write_for_others(checkpoint, folder, manifest, turn=weights.turn)
+            write_for_others(checkpoint, folder, manifest, weights)
         if (checkpoint / "vocabulary.json").is_file() and {"safetensors", "table"} & set(variants):
             shutil.copyfile(checkpoint / "vocabulary.json", folder / "vocabulary.json")
         if "table" in variants:
@@ -182,7 +182,8 @@ def _describe(
     vocab_size = len(weights.pieces)
     check_tokenizer(read_json(path), vocab_size=vocab_size)
     labels = _labels(checkpoint, config, weights)
-    widths = [weights.hidden_size // 2]
+    # Dimensions behind as many as the states have are what the first ones leave out.
+    widths = [weights.hidden_size if weights.width > weights.hidden_size else weights.width // 2]
     while widths[-1] >= 2 * _LEAST_WIDTH:
         widths.append(widths[-1] // 2)
     return Manifest(
@@ -194,7 +195,7 @@ def _describe(
         labels=labels,
         inputs=_inputs(checkpoint, config) if weights.task == "classification" else "",
         vocab_size=vocab_size,
-        hidden_size=weights.hidden_size,
+        hidden_size=weights.width,
         max_length=min(len(weights.positions), config.get("tuned_max_length", 1 << 30)),
         pooling="mean",
         normalize=True,

@@ -10,8 +10,7 @@ from safetensors.numpy import save_file
 from rubert_lite.manifest import Manifest
 from rubert_lite.wordpiece import SPECIAL_PIECES
 
-from .turn import Turn
-from .weights import read_config
+from .weights import Weights, read_config
 
 # Where sentence-transformers finds a module's class: ours by its address once installed.
 _THEIRS = "sentence_transformers.models"
@@ -52,7 +51,7 @@ def export_portable(checkpoint: Path, out: Path) -> Path:
     return folder / "model.onnx"
 
 
-def write_for_others(checkpoint: Path, folder: Path, manifest: Manifest, *, turn: Turn) -> None:
+def write_for_others(checkpoint: Path, folder: Path, manifest: Manifest, weights: Weights) -> None:
     """Add what transformers and sentence-transformers read.
 
     Axes become a Dense module, vectors of pieces one of ours before it (pieces_beside.py).
@@ -67,7 +66,7 @@ def write_for_others(checkpoint: Path, folder: Path, manifest: Manifest, *, turn
         "model_input_names": names,
         **{f"{p.strip('[]').lower()}_token": p for p in SPECIAL_PIECES},
     }
-    axes, lexical = turn.axes, turn.lexical
+    axes, lexical = weights.turn.axes, weights.turn.lexical
     kinds = ["Transformer", "Pooling"]
     kinds += ["PiecesBeside"] if lexical is not None else []
     kinds += ["Dense"] if axes is not None else []
@@ -77,7 +76,7 @@ def write_for_others(checkpoint: Path, folder: Path, manifest: Manifest, *, turn
         for i, (kind, path) in enumerate(paths.items())
     ]
     pooling = {
-        "word_embedding_dimension": manifest.hidden_size,
+        "word_embedding_dimension": weights.hidden_size,
         "pooling_mode_mean_tokens": True,
         "pooling_mode_cls_token": False,
     }

@@ -22,13 +22,14 @@ class Turn:
 
     axes @ mean, or with vectors of pieces axes @ (unit mean beside unit sum of the text's pieces').
     Training writes both: to sort the dimensions, and so that a vector tells which words a text has.
+    What they give may be wider than the states.
     """
 
-    axes: Array | None = None  # [hidden, hidden], or [hidden, hidden + width]
+    axes: Array | None = None  # [out, hidden], or [out, hidden + width]
     lexical: Array | None = None  # [vocab, width]
 
     def of(self, means: Array, texts: Sequence[Sequence[int]]) -> Array:
-        """Return the vectors [n, hidden] of texts of pieces by the means of their states."""
+        """Return the vectors [n, out] of texts of pieces, by the means of their states."""
         if self.axes is None:
             return means
         if self.lexical is not None:
@@ -59,7 +60,8 @@ def read_turn(checkpoint: Path, width: int, vocabulary: int) -> Turn:
             raise InputError(f"{axes}: no such file: {LEXICAL} beside it is joined by it")
         return Turn()
     beside = 0 if rows is None else rows.shape[1]
-    return Turn(checked(_only_weight(axes), (width, width + beside), f"{axes}: weight"), rows)
+    found = _only_weight(axes)
+    return Turn(checked(found, (len(found), width + beside), f"{axes}: weight"), rows)
 
 
 def _only_weight(path: Path) -> NDArray[Any]:

@@ -87,6 +87,11 @@ class Weights:
         """Width of the hidden states."""
         return int(self.pieces.shape[1])
 
+    @property
+    def width(self) -> int:
+        """Width of the vectors: that of the states, unless axes make others of them."""
+        return self.hidden_size if self.turn.axes is None else len(self.turn.axes)
+
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
     """Read config.json of a checkpoint; InputError if it is not there, or of another kind."""

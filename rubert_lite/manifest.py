@@ -40,7 +40,7 @@ class Manifest:
     task: Literal["embedding", "classification", "token-classification", "question-answering"]
     labels: tuple[str, ...]
     vocab_size: int
-    hidden_size: int
+    hidden_size: int  # width of the vectors; of the states where no axes make them wider
     max_length: int  # pieces of a text, specials included
     pooling: str
     normalize: bool

@@ -132,26 +132,26 @@ def read_map(folder: Path, width: int) -> NDArray[np.float32]:
     return found
 
 
-def read_axes(checkpoint: Path, width: int, *, beside: int = 0) -> NDArray[np.float32]:
-    """Read the axes [width, width + beside] of a checkpoint with vectors of pieces `beside` wide.
-
-    Raises InputError where it has none, or of another shape.
-    """
+def read_axes(checkpoint: Path) -> NDArray[np.float32]:
+    """Read the axes of a checkpoint, [rows, D] or [rows, D + width]; InputError if it has none."""
     file = checkpoint / AXES
     if not file.is_file():
         raise InputError(f"{file}: no such file: take a checkpoint of a sentence stage")
-    axes = load_file(file)["weight"].astype(np.float32)
-    if axes.shape != (width, width + beside):
-        raise InputError(
-            f"{file}: {list(axes.shape)}, expected [{width}, {width + beside}]: take a checkpoint"
-            " of the student's width" + ("" if beside else ", without vectors of pieces")
-        )
-    return axes
+    return load_file(file)["weight"].astype(np.float32)
 
 
 def copy_map(former: Path, out: Path, width: int) -> None:
-    """Write out/map.npy [D, D] from the axes of another checkpoint; see read_axes for errors."""
-    _write_array(read_axes(former, width).T, out / MAP)
+    """Write out/map.npy [D, D] from the axes of another checkpoint.
+
+    Raises InputError where it has none, or others than [D, D].
+    """
+    axes = read_axes(former)
+    if axes.shape != (width, width):
+        raise InputError(
+            f"{former / AXES}: {list(axes.shape)}, expected [{width}, {width}]: take a checkpoint"
+            " of the student's width, without vectors of pieces"
+        )
+    _write_array(axes.T, out / MAP)
 
 
 def write_map(behind: nn.Linear, out: Path) -> None:

@@ -181,6 +181,11 @@ def _sentence(config: LineConfig) -> list[str]:
         )
     if sentence.former_axes and sentence.projection != "axes" and not sentence.sort_dimensions:
         problems.append("sentence.former_axes: they are part of the sorting: set sort_dimensions")
+    if sentence.remainder and (sentence.projection != "axes" or sentence.sort_dimensions):
+        problems.append(
+            "sentence.remainder: of axes that stay: set projection = 'axes' and sort_dimensions ="
+            " false"
+        )
     if sentence.only_rows:
         problems += _rows_alone(sentence)
     if sentence.former_axes and sentence.projection == "map":

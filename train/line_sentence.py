@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from rubert_lite.errors import ConfigError
 
-from .axes import copy_map, keep_axes, nearest_rotation, write_axes, write_rotation
+from .axes import copy_map, nearest_rotation, write_axes, write_rotation
 from .batches import Texts
 from .checkpoint import write_checkpoint
 from .config import DistilConfig
@@ -29,6 +29,7 @@ from .lexical_axes import Lexical
 from .line_start import join_models, load_teacher, piece_counts, vocabularies
 from .line_vectors import open_targets
 from .loop import Schedule
+from .pooled import piece_lists
 from .provenance import add_sentence_stage, read_training, teacher_names, trained_length
 from .recipe import Recipe
 from .report import plot_run
@@ -42,6 +43,8 @@ from .tasks import Task
 from .transfer import change_pieces, mix_weights, shapes
 
 logger = logging.getLogger(__name__)
+
+_SAMPLE = 40_000  # texts that tell what the axes leave out, at most
 
 
 def train_sentence(line: Line) -> None:
@@ -114,8 +117,9 @@ def train_sentence(line: Line) -> None:
             finish=partial(mix_weights, kept=kept) if kept else None,
         )
         if former is not None and not c.sort_dimensions:
-            keep_axes(Path(c.former_axes), out)
-            former.write(out)
+            chosen = np.random.default_rng(c.seed).permutation(len(items))[:_SAMPLE]
+            read = piece_lists(items, chosen) if c.remainder else []
+            former.write(out, remainder=c.remainder, student=student, texts=read)
         elif c.sort_dimensions:
             # Plain text is more like what users have than the pairs are.
             texts = sources.language.texts if sources.language else items
@@ -160,16 +164,17 @@ def _former_axes(line: Line, items: Items, out: Path, width: int) -> FormerAxes 
         copy_map(Path(c.former_axes), out, width)
     if c.projection != "axes":
         return None
-    if items.targets.width != width:
+    own = json.loads((line.folder("05-items") / "tokenizer.json").read_text(encoding="utf-8"))
+    former = open_former(Path(c.former_axes), own, width)
+    if items.targets.width != former.axes.out_features:
         raise ConfigError(
             [
                 f"sentence.projection = 'axes': the teachers' vectors are {items.targets.width}"
-                f" wide, expected {width} as the student's: take the release whose axes they are,"
-                " or another projection"
+                f" wide, expected {former.axes.out_features} as there are axes: take the release"
+                " whose axes they are, or another projection"
             ]
         )
-    own = json.loads((line.folder("05-items") / "tokenizer.json").read_text(encoding="utf-8"))
-    return open_former(Path(c.former_axes), own, width)
+    return former
 
 
 def _same_shape(

@@ -39,7 +39,7 @@ def lexical_of() -> np.ndarray:
     return found
 
 
-@pytest.fixture(params=["axes", "axes and pieces"])
+@pytest.fixture(params=["axes", "axes and pieces", "more axes than states have dimensions"])
 def turned(tmp_path, request):
     """A checkpoint with a head and axes, and perhaps vectors of pieces."""
     folder = write_checkpoint(tmp_path / "turned", labels=3)
@@ -47,6 +47,8 @@ def turned(tmp_path, request):
         save_file({"weight": axes_of()}, folder / "axes.safetensors")
     else:
         wide = np.concatenate([axes_of(), axes_of(7)[:, :BESIDE]], axis=1)
+        if request.param.startswith("more"):
+            wide = np.concatenate([wide, wide[::-2]])
         save_file({"weight": wide}, folder / "axes.safetensors")
         save_file({"weight": lexical_of()}, folder / "lexical.safetensors")
     return folder
@@ -72,6 +74,7 @@ def test_vectors_are_turned_and_labels_are_not(tmp_path, turned, variant):
         said = np.concatenate([said, unit(sums)], axis=1)
     assert np.allclose(after.encode(TEXTS), unit(said @ axes.T), atol=2e-3)
     assert after.classify(TEXTS) == before.classify(TEXTS)
+    assert after.dim == len(axes)
 
 
 def test_the_graph_for_a_gpu_turns_them_too(turned):
@@ -122,7 +125,7 @@ def test_a_smaller_vocabulary_keeps_them(tmp_path, turned):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"weight": np.eye(5, dtype=np.float32)}, r"shape \[5, 5\], expected \[64, 64\]"),
+        ({"weight": np.eye(5, dtype=np.float32)}, r"shape \[5, 5\], expected \[5, 64\]"),
         ({"weight": np.ones(WIDTH, np.float32)}, "expected weight, a matrix"),
         ({"other": np.eye(WIDTH, dtype=np.float32)}, "has other, expected weight"),
         ({"weight": np.full((WIDTH, WIDTH), np.nan, np.float32)}, "not finite"),

@@ -5,6 +5,7 @@ from hashlib import sha256
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import save_file
 
 from export import pack
 from export.__main__ import main
@@ -185,6 +186,15 @@ def test_shorter_vectors_are_offered_down_to_64(tmp_path):
     for hidden, expected in ((64, ()), (128, (64,)), (264, (132, 66)), (512, (256, 128, 64))):
         folder = write_checkpoint(tmp_path / f"c{hidden}", hidden=hidden, layers=1)
         assert export(folder, tmp_path / f"p{hidden}").manifest.truncate_dims == expected
+
+
+def test_of_vectors_wider_than_the_states_those_as_wide_are_offered(tmp_path):
+    folder = write_checkpoint(tmp_path / "c", hidden=128, layers=1)
+    axes = np.random.default_rng(1).normal(size=(192, 128)).astype(np.float16)
+    save_file({"weight": axes}, folder / "axes.safetensors")
+    package = export(folder, tmp_path / "p")
+    assert package.manifest.hidden_size == 192 and package.manifest.truncate_dims == (128, 64)
+    assert load(package.path).encode(["кот"], truncate_dim=128).shape == (1, 128)
 
 
 def test_labels_must_be_those_of_the_head(tmp_path):

@@ -16,7 +16,7 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by
 from train.axes import copy_map
 from train.config import load_config
 from train.folders import Line
-from train.former import open_former
+from train.former import open_former, with_remainder
 from train.items import Items
 from train.learnt_axes import unit
 from train.lexical import bags_of, sums
@@ -89,7 +89,7 @@ def test_vectors_of_pieces_are_carried_over_to_new_ones(released):
 
 def test_vectors_of_pieces_that_do_not_fit_are_told(released):
     *_, tokenizer = former_with_pieces(released)
-    with pytest.raises(InputError, match=r"\[8, 14\], expected \[4, 10\]"):
+    with pytest.raises(InputError, match=r"\[8, 14\], expected 10 columns"):
         open_former(Path("former"), tokenizer, 4)
     save_file({"weight": np.zeros((7, 6), np.float32)}, "former/lexical.safetensors")
     with pytest.raises(InputError, match="7 vectors, expected one for each of the 60"):
@@ -124,6 +124,34 @@ def test_rows_of_both_tables_learn_behind_axes_that_stay(released):
         both = np.concatenate([said, sums(table, bags)], axis=1) @ axes.T.astype(np.float32)
         near.append((unit(both) * wanted).sum(1).mean())
     assert near[2] > near[0] + 0.05 and near[1] != near[2]  # both tables have a part
+
+
+def test_what_axes_leave_out_stands_behind_them(released):
+    axes, rows, *_ = former_with_pieces(released)
+    changes = ["sentence.steps=0", "sentence.remainder=0.5"]
+    line = Line(load_config(Path("more.toml"), [*ROWS[:3], *ROWS[5:7], *changes]))
+    run_line(line, UNTIL_SENTENCE)
+    folder = line.folder("05-sentence")
+    found = load_file(folder / "axes.safetensors")["weight"]
+    assert found.shape == (14, 14) and (found[:8] == axes).all()
+    found = found.astype(np.float32)
+    assert np.abs(axes.astype(np.float32) @ np.linalg.pinv(found[8:])).max() < 1e-2
+    assert np.linalg.matrix_rank(found) == 14
+    items = Items.open(line.folder("05-items"), "train", open_targets(line), pad_id=0)
+    indices = np.arange(len(items))
+    said = pooled_vectors(load_masked_lm(folder, headless=True), items, indices)
+    both = np.concatenate(
+        [said, sums(rows, bags_of(piece_lists(items, indices), len(rows)))], axis=1
+    )
+    held = ((both @ found.T) ** 2).mean(0)
+    assert held[8:].sum() / held[:8].sum() == pytest.approx(0.25, rel=0.02)
+    assert (np.diff(held[8:]) < 1e-4).all()  # the first says the most
+    # A student that goes on from there has a teacher as wide.
+    with pytest.raises(InputError, match="leave nothing out"):
+        with_remainder(found, both, 0.5)
+    Path("former/axes.safetensors").write_bytes((folder / "axes.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match="8 wide, expected 14"):
+        run_line(Line(load_config(Path("more.toml"), [*ROWS, "run=runs/on"])), UNTIL_SENTENCE)
 
 
 def test_a_student_goes_through_the_axes_of_a_former_checkpoint(released):
@@ -200,6 +228,12 @@ def test_rows_alone_learn_behind_axes_that_stay(released):
 def test_what_would_move_other_weights_is_refused(released, change, words):
     with pytest.raises(ConfigError, match=words):
         load_config(Path("more.toml"), [*ROWS, change])
+
+
+def test_only_axes_that_stay_leave_something_out(released):
+    for change in ("sentence.projection=rotation", "sentence.sort_dimensions=true"):
+        with pytest.raises(ConfigError, match=r"remainder: of axes that stay"):
+            load_config(Path("more.toml"), [*ROWS[:3], "sentence.remainder=0.3", change])
 
 
 def test_a_map_would_learn_beside_rows(released):
