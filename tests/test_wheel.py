@@ -67,7 +67,7 @@ def test_it_runs_outside_the_checkout(wheel, tmp_path):
     missing = run(python, "-c", code)
     assert missing.returncode != 0 and "pip install -e '.[cpu]'" in missing.stderr
     install(f"{wheel}[cpu]")
-    assert run(python, "-c", code).stdout == "(1, 256)\n"
+    assert run(python, "-c", code).stdout == "(1, 384)\n"
     tool = str(venv / "bin" / "rubert-lite")
     encoded = run(tool, "encode", "distil-16k", "-", stdin="Привет, мир\nДобрый день\n")
     assert encoded.returncode == 0, encoded.stderr
@@ -102,7 +102,7 @@ def _serve_and_ask(tool: str, folder: Path, env: dict[str, str]) -> None:
             f"{url}/v1/embeddings", body, {"content-type": "application/json"}
         )
         with urllib.request.urlopen(request) as answer:
-            assert len(json.load(answer)["data"][0]["embedding"]) == 256
+            assert len(json.load(answer)["data"][0]["embedding"]) == 384
     finally:
         process.terminate()
     assert process.wait(timeout=60) == 0

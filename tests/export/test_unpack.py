@@ -125,5 +125,5 @@ def test_a_shipped_model_is_exported_anew_by_its_name(tmp_path, capsys):
     assert (found * expected).sum(1).min() > 0.98
     config = json.loads((tmp_path / "p" / "config.json").read_text())
     rows = AutoModel.from_pretrained(tmp_path / "p").get_input_embeddings().weight
-    assert rows.shape == (config["vocab_size"], shipped.dim)
+    assert rows.shape == (config["vocab_size"], config["dim"])
     assert np.isfinite(rows.detach().numpy()).all()
