@@ -20,8 +20,9 @@ from rubert_lite.errors import InputError
 from .batches import pad_ids
 from .e5 import E5, open_e5, prompted
 from .hub import refuse_missing
+from .loading import load_masked_lm
 from .precision import multiplies_bfloat16
-from .student import attention, default_device, hidden_size, load_masked_lm, max_length, mean_pooled
+from .student import attention, default_device, hidden_size, max_length, mean_pooled
 from .word_vectors import NAVEC, WHEEL, open_navec
 
 MAP = "map.npy"  # [D, D] behind a student that learnt with one: a part of its axes

@@ -23,15 +23,9 @@ from rubert_lite.errors import ConfigError, InputError
 from .axes import keep_axes
 from .checkpoint import append_metrics
 from .heads import Kind, Row, Scores
+from .loading import load_masked_lm
 from .precision import Precision, autocast, worth_it
-from .student import (
-    default_device,
-    encoder_states,
-    hidden_size,
-    load_masked_lm,
-    max_length,
-    mean_of,
-)
+from .student import default_device, encoder_states, hidden_size, max_length, mean_of
 from .tuned import Tuned, load_tuned, open_reader, pad
 
 logger = logging.getLogger(__name__)

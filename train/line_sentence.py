@@ -28,6 +28,7 @@ from .lexical import LexicalLearning
 from .lexical_axes import Lexical
 from .line_start import join_models, load_teacher, piece_counts, vocabularies
 from .line_vectors import open_targets
+from .loading import load_masked_lm, start_head
 from .loop import Schedule
 from .pooled import piece_lists
 from .provenance import add_sentence_stage, read_training, teacher_names, trained_length
@@ -38,7 +39,7 @@ from .sentence import distil_sentences
 from .sentence_config import SentenceConfig
 from .sentence_recipe import Language, Sentences, Sources
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .student import hidden_size, load_masked_lm, repeat_positions, start_head
+from .student import hidden_size, repeat_positions
 from .tasks import Task
 from .transfer import change_pieces, mix_weights, shapes
 

@@ -29,11 +29,12 @@ from .initialise import (
 )
 from .layers import Parts, layer_parts, layer_stack
 from .links import link, link_vocabularies
+from .loading import load_masked_lm
 from .measured import measured_layers, measured_parts
 from .precision import autocast
 from .recipe import Pair
 from .shards import iter_shards
-from .student import Shape, build, default_device, freeze, hidden_size, load_masked_lm, output_rows
+from .student import Shape, build, default_device, freeze, hidden_size, output_rows
 from .validate import validate
 
 logger = logging.getLogger(__name__)

@@ -16,12 +16,13 @@ from .folders import Line, fingerprint_source
 from .heads import Classes, Entities
 from .labelled import Keys, few, read_asked, read_labelled, read_tagged
 from .line_start import join_models
+from .loading import load_masked_lm
 from .loop import Schedule
 from .provenance import add_corpora, read_training, tell_changed
 from .recipe import Recipe
 from .shards import build_shards
 from .stage import Stage, fields_of, fingerprint_files, fingerprint_stage, run_stage
-from .student import freeze, load_masked_lm
+from .student import freeze
 
 
 def finetune_head(line: Line) -> None:

@@ -10,10 +10,11 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec, pieces_by
 from .corpus import Cleaning, Source, build_corpus, expand
 from .folders import Line, fingerprint_source
 from .line_vectors import pair_sources
+from .loading import load_masked_lm
 from .pairs import teacher_texts
 from .shards import build_shards
 from .stage import Stage, fingerprint_files, fingerprint_stage, run_stage
-from .student import input_rows, load_masked_lm
+from .student import input_rows
 from .tokenizer import read_tokenizer
 from .vocabulary import (
     corpus_texts,

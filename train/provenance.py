@@ -161,4 +161,5 @@ def add_sentence_stage(
     former = training["teacher"]
     if not former.startswith(name):  # one that learns on may have the same
         training["teacher"] = f"{name}; before that {former}"
-    training["metrics"] = {**training["metrics"], "sentence": metrics}
+    if metrics:  # none where no text is held out
+        training["metrics"] = {**training["metrics"], "sentence": metrics}

@@ -18,14 +18,8 @@ from rubert_lite.pieces import PieceReader
 
 from .batches import pad_ids
 from .heads import Row
-from .student import (
-    default_device,
-    encoder_states,
-    hidden_size,
-    load_masked_lm,
-    max_length,
-    mean_of,
-)
+from .loading import load_masked_lm
+from .student import default_device, encoder_states, hidden_size, max_length, mean_of
 
 
 class Tuned:

@@ -17,7 +17,7 @@ from train.labelled import (
     Labelled,
     Tagged,
 )
-from train.student import load_masked_lm
+from train.loading import load_masked_lm
 from train.tuned import Tuned, open_reader, pad
 
 from .toy_tuning import PIECES, write_tiny

@@ -22,9 +22,11 @@ from train.learnt_axes import unit
 from train.lexical import bags_of, sums
 from train.line import run_line
 from train.line_vectors import open_targets
+from train.loading import load_masked_lm
 from train.pooled import piece_lists, pooled_vectors
+from train.provenance import read_training
 from train.rows import rounded
-from train.student import encoder, load_masked_lm
+from train.student import encoder
 from train.tokenizer import open_tokenizer
 
 from .toy_released import UNTIL_SENTENCE
@@ -128,7 +130,7 @@ def test_rows_of_both_tables_learn_behind_axes_that_stay(released):
 
 def test_what_axes_leave_out_stands_behind_them(released):
     axes, rows, *_ = former_with_pieces(released)
-    changes = ["sentence.steps=0", "sentence.remainder=0.5"]
+    changes = ["sentence.steps=0", "sentence.remainder=0.5", "sentence.valid_share=1e-9"]
     line = Line(load_config(Path("more.toml"), [*ROWS[:3], *ROWS[5:7], *changes]))
     run_line(line, UNTIL_SENTENCE)
     folder = line.folder("05-sentence")
@@ -146,6 +148,9 @@ def test_what_axes_leave_out_stands_behind_them(released):
     held = ((both @ found.T) ** 2).mean(0)
     assert held[8:].sum() / held[:8].sum() == pytest.approx(0.25, rel=0.02)
     assert (np.diff(held[8:]) < 1e-4).all()  # the first says the most
+    assert (
+        read_training(folder)["metrics"] == read_training(released)["metrics"]
+    )  # nothing is held out
     # A student that goes on from there has a teacher as wide.
     with pytest.raises(InputError, match="leave nothing out"):
         with_remainder(found, both, 0.5)

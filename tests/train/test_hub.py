@@ -8,7 +8,7 @@ from rubert_lite.errors import InputError
 from train.encoders import open_encoder
 from train.folders import fingerprint_source
 from train.hub import looks_local, refuse_missing
-from train.student import load_masked_lm
+from train.loading import load_masked_lm
 from train.tokenizer import read_tokenizer
 
 

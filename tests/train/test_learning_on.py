@@ -19,7 +19,8 @@ from train.items import Items, find_rotation
 from train.learnt_axes import unit
 from train.line import run_line
 from train.line_vectors import open_targets
-from train.student import encoder, load_masked_lm, mean_pooled
+from train.loading import load_masked_lm
+from train.student import encoder, mean_pooled
 from train.targets import ridge
 
 from .toy_released import MORE, UNTIL_SENTENCE, mixed

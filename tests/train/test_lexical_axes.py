@@ -17,8 +17,8 @@ from train.items import Items
 from train.learnt_axes import unit
 from train.line import run_line
 from train.line_vectors import open_targets
+from train.loading import load_masked_lm
 from train.pooled import piece_lists, pooled_vectors
-from train.student import load_masked_lm
 
 from .toy_released import UNTIL_SENTENCE
 

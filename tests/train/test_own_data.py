@@ -17,10 +17,11 @@ from train.folders import fingerprint_source
 from train.held_out import HeldOut
 from train.initialise import initialise
 from train.links import Links
+from train.loading import load_masked_lm
 from train.probes import probe
 from train.results import detail_table
 from train.shards import Shard, align_texts
-from train.student import input_rows, load_masked_lm, output_rows
+from train.student import input_rows, output_rows
 from train.systems import System, SystemConfig
 from train.tables import read_rows
 from train.tasks import Task, read_task

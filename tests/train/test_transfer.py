@@ -12,7 +12,8 @@ from rubert_lite.wordpiece import SPECIAL_PIECES, bert_tokenizer_spec
 from train.config import load_config
 from train.folders import Line
 from train.line import run_line
-from train.student import Shape, build, encoder, load_masked_lm, output_rows
+from train.loading import load_masked_lm
+from train.student import Shape, build, encoder, output_rows
 from train.transfer import change_pieces
 
 from .toy_released import MORE, UNTIL_SENTENCE, mixed

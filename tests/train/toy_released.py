@@ -9,7 +9,8 @@ from train import line_vectors
 from train.config import load_config
 from train.folders import Line
 from train.line import STAGES, run_line
-from train.student import encoder, load_masked_lm
+from train.loading import load_masked_lm
+from train.student import encoder
 
 from .toy_line import CORPUS, SMALL, STUDENT, write_words
 
