@@ -85,6 +85,8 @@ def _introduction(manifest: Manifest, training: Mapping[str, Any]) -> list[str]:
         made = f"method {method!r} from that of {source}"
         if method == "train":
             made = "WordPiece, trained on the texts below"
+        if method == "extend":
+            made = f"WordPiece, all pieces of {source} and further ones"
         lines.append(f"Vocabulary: {made}.")
     if "sentence_stage" not in training:
         lines += [

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from rubert_lite.errors import InputError
 
 from .batches import Texts
-from .encoders import MAP, ROTATION
+from .encoders import AXES, MAP, ROTATION
 from .graded import GradedPairs
 from .items import Items, principal_rotation
 from .learnt_axes import AxesLearning, GradedVectors, Twins, learn_map, mapped, sorting, unit
@@ -27,8 +28,6 @@ from .lexical_axes import Lexical, Sample, learn_lexical_axes, read_spans
 from .pooled import Pieces, piece_lists, pooled_lists, pooled_vectors
 from .stage import write_whole
 from .targets import ridge
-
-AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 
 _SAMPLE = 40_000  # texts whose vectors are sorted, at most
 _TWINS = 20_000  # pairs of texts that should have one vector, at most
@@ -137,7 +136,21 @@ def read_axes(checkpoint: Path) -> NDArray[np.float32]:
     file = checkpoint / AXES
     if not file.is_file():
         raise InputError(f"{file}: no such file: take a checkpoint of a sentence stage")
-    return load_file(file)["weight"].astype(np.float32)
+    return read_weight(file)
+
+
+def read_weight(file: Path) -> NDArray[np.float32]:
+    """Read a file of one matrix, `weight`; InputError for anything else."""
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+    if set(tensors) != {"weight"} or tensors["weight"].ndim != 2:
+        raise InputError(f"{file}: has {', '.join(tensors)}, expected weight, a matrix")
+    found = tensors["weight"].astype(np.float32)
+    if not np.isfinite(found).all():
+        raise InputError(f"{file}: is not finite: take an earlier checkpoint")
+    return found
 
 
 def copy_map(former: Path, out: Path, width: int) -> None:

@@ -159,7 +159,8 @@ def _sentence(config: LineConfig) -> list[str]:
     if sentence is None:
         return []
     problems = _unweighted(sentence)
-    if max(sentence.prefixes, default=1) > config.student.hidden_size:
+    behind = sentence.projection == "axes"  # then vectors are as wide as there are axes
+    if not behind and max(sentence.prefixes, default=1) > config.student.hidden_size:
         problems.append(
             f"sentence.prefixes = {sentence.prefixes}: above student.hidden_size ="
             f" {config.student.hidden_size}"
@@ -221,8 +222,10 @@ def _rows_alone(sentence: SentenceConfig) -> list[str]:
     if sentence.projection == "map":
         problems.append(
             "sentence.only_rows with projection = 'map': the map would learn, too, and change every"
-            " vector: expected 'axes' or 'rotation'"
+            " vector: expected 'axes'"
         )
+    if sentence.mix:
+        problems.append("sentence.only_rows with mix, which would move every weight: leave one out")
     return problems
 
 

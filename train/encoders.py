@@ -25,6 +25,7 @@ from .precision import multiplies_bfloat16
 from .student import attention, default_device, hidden_size, max_length, mean_pooled
 from .word_vectors import NAVEC, WHEEL, open_navec
 
+AXES = "axes.safetensors"  # of a checkpoint; export turns the mean-pooled vectors by it
 MAP = "map.npy"  # [D, D] behind a student that learnt with one: a part of its axes
 ROTATION = "rotation.npy"  # [teacher's width, D], of a student that learnt rotated vectors
 # A Python package whose wheel has Google's universal-sentence-encoder-multilingual 3 (16 languages,
@@ -47,7 +48,8 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
     `source` is a directory of sentence-transformers or its hub id, a package of rubert_lite
     (faster on a CPU without AMX), the folder of a sentence stage (its vectors are turned back
     into the space of the teacher that it learnt from, by rotation.npy), or one of the names `USE`,
-    `E5` and `NAVEC` where those packages are installed. Raises InputError when it cannot be loaded.
+    `E5` and `NAVEC` where those packages are installed. Raises InputError when it cannot be loaded,
+    and for the folder of a stage behind axes, which only an export joins.
 
     On devices that multiply it a BERT reads in bfloat16: vectors differ between machines
     (mean cosine .99998).
@@ -71,6 +73,11 @@ def open_encoder(source: str, *, revision: str = "") -> Encode:
         # Of an orthonormal rotation it is the transpose; of an evened one it undoes that, too.
         turn = np.linalg.pinv(np.load(folder / ROTATION))
         return _open_mean_pooled(folder, length, turn if first is None else first @ turn)
+    if (folder / AXES).is_file() and not (folder / "modules.json").is_file():
+        raise InputError(
+            f"{source}: its vectors end with axes that nothing but an export applies: take the"
+            f" package that `rubert-lite export {source} --to PACKAGE --variants fp32` writes"
+        )
     if multiplies_bfloat16(default_device()) and (length := _mean_pooled_length(folder)):
         return _open_mean_pooled(folder, length)
     refuse_missing(source)

@@ -6,24 +6,29 @@ is compared with its teacher as users will see it. The axes stay; the vectors of
 """
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rubert_lite.errors import InputError
+from rubert_lite.errors import ConfigError, InputError
 from rubert_lite.wordpiece import SPECIAL_PIECES, pieces_by_id
 
 from .alignment import split_piece
-from .axes import AXES, read_axes
+from .axes import read_axes, read_weight
+from .encoders import AXES
 from .lexical import LEXICAL, bags_of, sums, write_rows
 from .pooled import Pieces, pooled_lists
 from .rows import rows_that_learn
 from .tokenizer import Spec
+
+logger = logging.getLogger(__name__)
 
 
 class FormerAxes(nn.Module):
@@ -73,13 +78,9 @@ def with_remainder(
     """Put behind axes [out, N] those that they leave out, N - out orthonormal ones, scaled.
 
     Of the vectors `said` [n, N] of texts they hold `length` times as much as the axes do, in the
-    root of the mean square, the first of them the most. Raises InputError where none is left out.
+    root of the mean square, the first of them the most. There must be some: see `check_fits`.
     """
     count, width = axes.shape
-    if count >= width:
-        raise InputError(
-            f"sentence.remainder: the axes are {count} of {width}: they leave nothing out"
-        )
     rest = np.linalg.svd(axes.astype(np.float64))[2][count:]
     parts = said @ rest.T
     _, turn = np.linalg.eigh(parts.T @ parts)
@@ -100,9 +101,12 @@ def open_former(folder: Path, own: Spec, width: int) -> FormerAxes:
     if not (folder / LEXICAL).is_file():
         _check_width(folder, axes, width)
         return FormerAxes(axes, None)
-    rows = load_file(folder / LEXICAL)["weight"].astype(np.float32)
+    rows = read_weight(folder / LEXICAL)
     _check_width(folder, axes, width, beside=rows.shape[1])
-    known = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise InputError(f"{tokenizer}: no such file: {LEXICAL} beside it has its pieces' vectors")
+    known = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
     if len(rows) != len(known):
         raise InputError(
             f"{folder / LEXICAL}: {len(rows)} vectors, expected one for each of the {len(known)}"
@@ -118,6 +122,45 @@ def open_former(folder: Path, own: Spec, width: int) -> FormerAxes:
     # Those of special pieces are 0, and stay: what every text has says nothing of any.
     rows_that_learn(former.pieces, torch.tensor([p not in SPECIAL_PIECES for p in pieces]))
     return former
+
+
+def check_fits(
+    former: FormerAxes, source: str, *, teachers: int, prefixes: Sequence[int], remainder: float
+) -> None:
+    """Raise ConfigError where the axes of `source` cannot be learnt behind as asked."""
+    count, width = former.axes.out_features, former.axes.in_features
+    problems = []
+    if teachers != count:
+        problems.append(
+            f"sentence.projection = 'axes': the teachers' vectors are {teachers} wide, expected"
+            f" {count} as there are axes: take the release whose axes they are, or another"
+            " projection"
+        )
+    if max(prefixes, default=1) > count:
+        problems.append(f"sentence.prefixes = {list(prefixes)}: above the {count} axes of {source}")
+    if remainder and count >= width:
+        problems.append(
+            f"sentence.remainder = {remainder:g}: the axes of {source} are {count} of {width}: they"
+            " leave nothing out"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def tell_what_is_lost(source: Path, *, projection: str, lexical: bool, only_rows: bool) -> None:
+    """Tell what a checkpoint ends with and a student that learns on from it will not.
+
+    Where `only_rows` learn, so that other texts keep their vectors, that is a ConfigError.
+    """
+    if projection == "axes":
+        return
+    remedy = f"sentence.projection = 'axes' with former_axes = '{source}' keeps them"
+    if only_rows and (source / AXES).is_file():
+        raise ConfigError(
+            [f"sentence.only_rows: {source} ends with axes, without which all change: {remedy}"]
+        )
+    if (source / LEXICAL).is_file() and not lexical:
+        logger.warning("%s: its vectors of pieces are left out: %s", source, remedy)
 
 
 def _check_width(folder: Path, axes: NDArray[np.float32], width: int, *, beside: int = 0) -> None:

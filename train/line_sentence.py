@@ -19,7 +19,7 @@ from .config import DistilConfig
 from .corpus import expand
 from .encoders import MAP, ROTATION
 from .folders import Line, fingerprint_source
-from .former import FormerAxes, open_former
+from .former import FormerAxes, check_fits, open_former, tell_what_is_lost
 from .graded import GradedPairs
 from .items import Items
 from .labels import LabelledTexts
@@ -84,6 +84,12 @@ def train_sentence(line: Line) -> None:
 
     def work(out: Path) -> None:
         student = _learns_on(line, source) if c.source else load_masked_lm(source)
+        tell_what_is_lost(
+            source,
+            projection=c.projection,
+            lexical=c.lexical is not None,
+            only_rows=bool(c.only_rows),
+        )
         data, targets = line.folder("05-items"), open_targets(line)
         tokenizer = Tokenizer.from_file(str(data / "tokenizer.json"))
         pad_id = tokenizer.token_to_id("[PAD]")
@@ -139,7 +145,7 @@ def train_sentence(line: Line) -> None:
         length = trained_length(line, training, source)
         repeat_positions(student, length)
         training["trained_length"] = length
-        add_sentence_stage(line, training, result, sources)
+        add_sentence_stage(line, training, result, sources, student)
         tokenizer_at = line.folder("02-vocabulary") if c.new_pieces else source
         write_checkpoint(out, student, tokenizer_at, provenance=training)
         if c.steps:
@@ -167,14 +173,13 @@ def _former_axes(line: Line, items: Items, out: Path, width: int) -> FormerAxes 
         return None
     own = json.loads((line.folder("05-items") / "tokenizer.json").read_text(encoding="utf-8"))
     former = open_former(Path(c.former_axes), own, width)
-    if items.targets.width != former.axes.out_features:
-        raise ConfigError(
-            [
-                f"sentence.projection = 'axes': the teachers' vectors are {items.targets.width}"
-                f" wide, expected {former.axes.out_features} as there are axes: take the release"
-                " whose axes they are, or another projection"
-            ]
-        )
+    check_fits(
+        former,
+        c.former_axes,
+        teachers=items.targets.width,
+        prefixes=c.prefixes,
+        remainder=c.remainder,
+    )
     return former
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .config import VocabularyConfig
 from .e5 import E5, E5_NAME
 from .folders import Line, fingerprint_weights
 from .sentence_recipe import Sources
@@ -126,11 +127,22 @@ def tell_changed(training: dict[str, Any]) -> None:
         training["began_with"] = training.pop("weights")
 
 
+def _vocabulary(config: VocabularyConfig) -> dict[str, Any]:
+    """Tell how a vocabulary came about: of one taken whole from a stage, what that stage did."""
+    told = config.model_dump()
+    stage = Path(config.tokenizer) / "stage.json"
+    if config.method == "full" and stage.is_file():
+        made = json.loads(stage.read_text(encoding="utf-8"))["settings"]
+        told |= {name: made[name] for name in told if name in made}
+    return told
+
+
 def add_sentence_stage(
     line: Line,
     training: dict[str, Any],
     metrics: dict[str, float],
     sources: Sources,
+    student: torch.nn.Module,
 ) -> None:
     """Add to the description of a student what its sentence stage was."""
     config = line.config.sentence
@@ -149,6 +161,9 @@ def add_sentence_stage(
     add_corpora(training, read)
     tell_changed(training)
     training["config"]["sentence"] = config.model_dump()
+    if config.new_pieces:
+        training["config"]["vocabulary"] = _vocabulary(line.config.vocabulary)
+        training["parameters"] = count_parameters(student)
     first = (config.teacher, *config.teacher_beside, *config.student_beside)
     second = (config.plain_teacher, *config.plain_beside)
     taught = chain.from_iterable(_lineage(t) for t in (*first, *second))

@@ -168,7 +168,7 @@ class SentenceConfig(Section):
     # A checkpoint that the student comes from: its vectors go through the axes of that one first
     former_axes: str = ""
     # Behind axes that stay: what they leave out, as further dimensions, this long against them
-    remainder: float = Field(0.0, ge=0)
+    remainder: float = Field(0.0, ge=0, le=10)
     lexical: LexicalConfig | None = None  # a vector of every piece beside it; default: none
     row_bits: Literal[0, 4] = 0  # 4: for the variants int4 and int4-static of the export
     steps: int = Field(1000, ge=0)  # 0: `source` as it is, mixed with others

@@ -13,7 +13,8 @@ from train.config import load_config
 from train.folders import Line
 from train.line import run_line
 from train.loading import load_masked_lm
-from train.student import Shape, build, encoder, output_rows
+from train.provenance import read_training
+from train.student import Shape, build, count_parameters, encoder, output_rows
 from train.transfer import change_pieces
 
 from .toy_released import MORE, UNTIL_SENTENCE, mixed
@@ -62,6 +63,9 @@ def test_a_source_with_other_pieces_learns_on_with_those_of_the_line(released): 
         for folder in (made, line.folder("05-items"), released)
     )
     assert len(own) == 50 != len(former) and own == items
+    told = read_training(made)
+    assert told["config"]["vocabulary"]["size"] == 50
+    assert told["parameters"] == count_parameters(load_masked_lm(made))
     rows = output_rows(load_masked_lm(made))[1]
     was = output_rows(load_masked_lm(released, headless=True))[1]
     both = sorted(set(own) & set(former) - {"[PAD]"})
