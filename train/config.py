@@ -154,6 +154,9 @@ class FinetuneConfig(Section):
     labels: dict[str, str] = {}  # label in the file -> label of the model; empty: as they are
     balance: bool = False  # every class weighs the same, however rare
     soft: str = ""  # a tuned teacher (its 06-folder), whose probabilities replace the labels
+    # Texts for `soft` alone: a text a line, jsonl or parquet with the key `text` (pairs: jsonl)
+    unlabelled: str = ""
+    unlabelled_license: str = ""  # of these texts, for the model card
     freeze_encoder: bool = True  # train the head alone: vectors stay what they were
     epochs: int = Field(5, ge=1)
     patience: int = Field(0, ge=0)  # epochs without a better dev score; 0: no early stop

@@ -241,6 +241,14 @@ def _finetune(config: LineConfig) -> list[str]:
         problems += [f"finetune.{name} is of classification, not of {task.task}" for name in idle]
     if task.task == "question-answering" and task.soft:
         problems.append("finetune.soft: not for question-answering: leave it out")
+    if task.unlabelled and not task.soft:
+        problems.append(
+            "finetune.unlabelled without finetune.soft, a teacher that labels the texts"
+        )
+    if bool(task.unlabelled) != bool(task.unlabelled_license):
+        problems.append(
+            "finetune: unlabelled and unlabelled_license are given together or not at all"
+        )
     scores = SCORES[task.task]
     if task.metric and task.metric not in scores:
         problems.append(f"finetune.metric = {task.metric!r}: {task.task} has {', '.join(scores)}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from rubert_lite.errors import InputError
 
-from .reading import read_records, read_whole
+from .reading import read_records, read_texts, read_whole
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,30 @@ def _classes(path: Path, keys: Keys) -> Iterator[tuple[str, str | None, str]]:
             )
         pair = record[keys.pair] if keys.pair else None
         yield record[keys.text], pair, str(record[keys.label])
+
+
+def read_unlabelled(path: Path, keys: Keys) -> list[tuple[str, str | None]]:
+    """Read texts that bear no label: lines, or records with `keys.text`; pairs from jsonl alone.
+
+    Empty texts are left out. Raises InputError for a broken record and a file without texts.
+    """
+    found: list[tuple[str, str | None]] = []
+    if keys.pair:
+        for place, record in read_records(path):
+            _need(place, record, (keys.text, keys.pair))
+            text, pair = record[keys.text], record[keys.pair]
+            if not isinstance(text, str) or not isinstance(pair, str):
+                raise InputError(f"{place}: expected strings {keys.text!r} and {keys.pair!r}")
+            found.append((text, pair))
+    else:
+        for line in read_texts(path, field=keys.text):
+            if line.text is None:
+                raise InputError(f"{line.place}: {line.problem}")
+            found.append((line.text, None))
+    found = [(text, pair) for text, pair in found if text.strip()]
+    if not found:
+        raise InputError(f"{path}: no texts: expected some for the teacher to label")
+    return found
 
 
 def _need_some(path: Path, rows: Sequence[Any]) -> None:

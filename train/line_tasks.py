@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .answers import Answers
@@ -14,7 +15,16 @@ from .distil import distil
 from .finetune import Tuning, finetune
 from .folders import Line, fingerprint_source
 from .heads import Classes, Entities
-from .labelled import Keys, few, read_asked, read_labelled, read_tagged
+from .labelled import (
+    Example,
+    Keys,
+    Tagged,
+    few,
+    read_asked,
+    read_labelled,
+    read_tagged,
+    read_unlabelled,
+)
 from .line_start import join_models
 from .loading import load_masked_lm
 from .loop import Schedule
@@ -37,21 +47,28 @@ def finetune_head(line: Line) -> None:
         c.model_dump(),
         {
             "student": fingerprint_source(str(source)) if c.source else fingerprint_stage(own),
-            "data": fingerprint_files([c.train, c.dev], whole=True),
+            "data": fingerprint_files([*filter(None, (c.train, c.dev, c.unlabelled))], whole=True),
             "soft": fingerprint_source(c.soft),
         },
         defaults=c.defaults(),
     )
 
     def work(out: Path) -> None:
-        kind = _kind(c)
-        tuning = Tuning(**fields_of(c.model_dump(), Tuning))
+        keys = Keys(c.text, c.pair, c.label)
         soft = Path(c.soft) if c.soft else None
+        # A comparison's rows of gold labels name the same texts, and have no use for them
+        unlabelled = read_unlabelled(Path(c.unlabelled), keys) if soft and c.unlabelled else []
+        kind = _kind(c, unlabelled)
+        tuning = Tuning(**fields_of(c.model_dump(), Tuning))
         scores = finetune(source, kind, tuning=tuning, out=out, soft=soft)
         training = read_training(source)
-        texts = len(kind.data.train)
-        read = {"name": c.name, "license": c.license, "texts": texts, "use": "labels"}
-        add_corpora(training, [read])
+        more = len(unlabelled)
+        texts = len(kind.data.train) - more
+        read = [{"name": c.name, "license": c.license, "texts": texts, "use": "labels"}]
+        if more:
+            about = {"license": c.unlabelled_license, "texts": more, "use": "a teacher's labels"}
+            read.append({"name": f"{c.name}: {Path(c.unlabelled).name}", **about})
+        add_corpora(training, read)
         if not c.freeze_encoder:
             tell_changed(training)
         training["metrics"] = {**training["metrics"], c.name: scores}
@@ -127,11 +144,19 @@ def _texts(task: FinetuneConfig) -> Iterator[str]:
         yield from (v for v in values if v)
 
 
-def _kind(c: FinetuneConfig) -> Classes | Entities | Answers:
+def _kind(
+    c: FinetuneConfig, unlabelled: Sequence[tuple[str, str | None]] = ()
+) -> Classes | Entities | Answers:
+    """Read a task; `unlabelled` texts come after its own, with labels that none may read."""
     train, dev = Path(c.train), Path(c.dev)
     if c.task == "token-classification":
-        return Entities(few(read_tagged(train, dev), c.limit))
+        tagged = few(read_tagged(train, dev), c.limit)
+        return Entities(
+            replace(tagged, train=[*tagged.train, *(Tagged(t, ()) for t, _ in unlabelled)])
+        )
     if c.task == "question-answering":
         return Answers(few(read_asked(train, dev), c.limit))
     data = read_labelled(train, dev, keys=Keys(c.text, c.pair, c.label), names=c.labels)
-    return Classes(few(data, c.limit), c.balance)
+    data = few(data, c.limit)
+    more = (Example(text, pair, -1) for text, pair in unlabelled)
+    return Classes(replace(data, train=[*data.train, *more]), c.balance)

@@ -7,7 +7,13 @@ from typing import Any
 
 from .config import LineConfig
 
-_NAMES = ("files", "exclude", "train", "dev")  # settings that name files that people bring
+_NAMES = (
+    "files",
+    "exclude",
+    "train",
+    "dev",
+    "unlabelled",
+)  # settings that name files that people bring
 
 
 def missing_files(config: LineConfig) -> list[str]:

@@ -95,6 +95,8 @@ license = "CC0"
         ('task = "question-answering"\npair = "b"', "pair is of classification"),
         ('task = "question-answering"\nsoft = "x"', "soft: not for question-answering"),
         ('task = "token-classification"\nmetric = "macro_f1"', "has f1, precision, recall"),
+        ('unlabelled = "x"\nunlabelled_license = "CC0"', "without finetune.soft, a teacher that"),
+        ('unlabelled = "x"\nsoft = "y"', "unlabelled_license are given together or not at all"),
         ('metric = "f2"', "classification has accuracy, macro_f1, weighted_f1, mcc"),
     ],
 )
