@@ -7,13 +7,8 @@ from typing import Any
 
 from .config import LineConfig
 
-_NAMES = (
-    "files",
-    "exclude",
-    "train",
-    "dev",
-    "unlabelled",
-)  # settings that name files that people bring
+# Settings that name files that people bring
+_NAMES = ("files", "exclude", "train", "dev", "unlabelled")
 
 
 def missing_files(config: LineConfig) -> list[str]:
